@@ -1,0 +1,76 @@
+# Everything runs from a virtual environment in .venv that the first target makes by itself.
+
+PYTHON ?= python3
+BENCH_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := bench kernels sampler
+# pip as few seconds as it can: .pyc files are written by the first import of what is really imported
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+# on a GPU machine, whose PyTorch is usually there already, .venv is used only where it has been made
+GPU_PYTHON = $(if $(wildcard $(VENV)/installed),$(BIN)/python,$(firstword $(shell command -v python || command -v python3)))
+
+.DEFAULT_GOAL := help
+.PHONY: help bench test test-slow gpu lint format report clean
+
+help:  ## list the targets
+	@echo "usage: make TARGET [PYTHON=python3.12] [BENCH_ARGS='--budget 60']"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+bench: $(VENV)/installed  ## measure every technique on this machine and print the table (BENCH_ARGS is passed on)
+	$(BIN)/python -m pytest bench --benchmark-only $(BENCH_ARGS)
+
+test: $(VENV)/installed  ## the quick tests, without a GPU
+	$(BIN)/python -m pytest tests -m "not slow and not gpu"
+
+test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs), without a GPU
+	$(BIN)/python -m pytest tests -m "slow and not gpu"
+
+gpu:  ## the GPU's tests, then its benchmark (with .venv if made, else the active environment's python)
+	@$(GPU_PYTHON) -c "import sys, torch; sys.exit(not torch.cuda.is_available())" \
+	  || { echo "make gpu: $(GPU_PYTHON) has no PyTorch that sees a CUDA device"; exit 1; }
+	$(GPU_PYTHON) -m pytest tests -m gpu
+	$(GPU_PYTHON) -m pytest bench --benchmark-only --device cuda --budget 300 $(BENCH_ARGS)
+
+lint: $(VENV)/installed-dev  ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES)
+
+format: $(VENV)/installed-dev  ## rewrite the files the way `make lint` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+report: $(VENV)/installed  ## rebuild the report from the stored results
+	$(BIN)/python -m bench report
+
+clean:  ## remove the environment and every cache, never a result that is kept
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks results/scratch
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Three stamps: the bare environment, the pinned packages, the developer's tools.
+
+$(VENV)/made:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "make: Python 3.11 or newer is needed, and\
+	 $(PYTHON) is `$(PYTHON) --version 2>&1`; name another one: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -c "import ensurepip, venv" || { echo "make: $(PYTHON) cannot make virtual environments;\
+	 install its venv module (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
+	@$(PYTHON) -c "import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path('include') + '/Python.h'))" \
+	  || { echo "make: Python.h of $(PYTHON) is missing and torch.compile needs it;\
+	 install the headers (Debian, Ubuntu: apt-get install python3-dev)"; exit 1; }
+	@command -v $(CXX) >/dev/null || { echo "make: the C++ compiler $(CXX) is missing and torch.compile needs it;\
+	 install it (Debian, Ubuntu: apt-get install g++)"; exit 1; }
+	@echo "making $(VENV) with `$(PYTHON) --version`"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/made
+	@echo "installing the pinned packages into $(VENV), once; PyTorch is large, this takes minutes"
+	@$(INSTALL) -e '.[test,peers]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@$(INSTALL) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Measurements of the sampler: speed, and the quality of what it draws."""

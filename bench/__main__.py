@@ -1,0 +1,116 @@
+"""`python -m bench`: the job without pytest, and what belongs to it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench import report, store
+from bench.contenders import CONTENDERS
+from bench.environment import advice, fingerprint
+from bench.options import add_options, from_options
+from bench.progress import Progress
+from bench.report import table
+from bench.run import measure
+from sampler.errors import UsageError
+
+USAGE_EXIT = 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.do(arguments)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_EXIT
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure what makes diffusion sampling faster on this machine, and what it costs.",
+        epilog="Exit codes: 0 all rows fine, 1 a row failed, 3 a mistake in what was asked, 130 interrupted.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="measure, and write the table, the CSV and the pictures")
+    add_options(run.add_argument, prefix="--")
+    run.add_argument("--rows", metavar="A,B", help="only these rows (and the reference), by the names of `list`")
+    run.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    run.set_defaults(do=_run)
+
+    show = commands.add_parser("list", help="print the rows: what each changes and what it needs")
+    show.add_argument("--device", default="cpu", help="say what cannot run on this device (%(default)s)")
+    show.set_defaults(do=_list)
+
+    doctor = commands.add_parser("doctor", help="say what this machine can measure and what would disturb it")
+    doctor.add_argument("--device", default="cpu", help="device to measure on (%(default)s)")
+    doctor.set_defaults(do=_doctor)
+
+    again = commands.add_parser("report", help="make the table, CSV and pictures again from a stored result")
+    again.add_argument("result", type=Path, nargs="?", help="a results/<machine>/*.json (default: the newest)")
+    again.add_argument("--out", type=Path, help="folder to write to (default: beside the result)")
+    again.set_defaults(do=_report)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    workload = from_options(arguments)
+    rows = arguments.rows.split(",") if arguments.rows else None
+    with Progress() as progress:
+        measurement = measure(workload, rows, progress.say, command="python -m bench " + " ".join(sys.argv[1:]))
+    path, outputs = keep(measurement, arguments.out)
+    print(table.terminal(measurement))
+    print(f"\nresult: {path}\nmade from it: {', '.join(str(p) for p in outputs)}")
+    if measurement.interrupted:
+        print("interrupted: what was measured until then is kept", file=sys.stderr)
+        return 130
+    failed = failures(measurement)
+    for name, reason in failed:
+        print(f"FAILED {name}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def keep(measurement, results: Path = store.RESULTS):
+    """Store a measurement and write everything made from it; returns the paths."""
+    path = store.save(measurement, results)
+    return path, report.write(measurement, path.parent)
+
+
+def failures(measurement) -> list[tuple[str, str]]:
+    """The rows that turn the exit: those that failed, and those that should have been measured and were not."""
+    rows = [measurement.row(name) for name in measurement.rows]
+    return [(r.name, r.reason or "was not measured") for r in rows if r.status in ("red", "missing")]
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    width = max(map(len, CONTENDERS))
+    for name, contender in CONTENDERS.items():
+        kind = "same pictures " if contender.lossless else "other pictures"
+        why = contender.unavailable(arguments.device)
+        print(f"{name:<{width}}  {kind}  {contender.changes}" + (f"  [{why}]" if why else ""))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    for name, value in fingerprint(arguments.device).items():
+        print(f"{name:>15}  {value}")
+    print()
+    for level, sentence in advice(arguments.device):
+        print(f"{level:>5}  {sentence}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    path = arguments.result or store.newest()
+    measurement = store.load(path)
+    for output in report.write(measurement, arguments.out or path.parent):
+        print(output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Clocks: what a slice is timed with, and the clock that replays recorded slices to pytest-benchmark."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The time between two marks, in seconds, by the deciding clock and by the wall."""
+
+    decisive_s: float
+    wall_s: float
+
+
+class CpuClock:
+    """Process CPU time decides; wall time is kept beside it."""
+
+    name = "process CPU time"
+
+    def __init__(self, cpu: Callable[[], float] = time.process_time, wall=time.perf_counter):
+        self._cpu, self._wall = cpu, wall
+
+    def mark(self) -> tuple[float, float]:
+        return self._cpu(), self._wall()
+
+    def between(self, start, stop) -> Reading:
+        return Reading(stop[0] - start[0], stop[1] - start[1])
+
+
+class CudaClock:
+    """Device events decide; a mark waits for the device, so its wall time is host time in between."""
+
+    name = "CUDA events"
+
+    def mark(self):
+        torch.cuda.synchronize()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event, time.perf_counter()
+
+    def between(self, start, stop) -> Reading:
+        stop[0].synchronize()
+        return Reading(start[0].elapsed_time(stop[0]) / 1e3, stop[1] - start[1])
+
+
+def clock_for(device: str):
+    """The clock for a device."""
+    return CudaClock() if torch.device(device).type == "cuda" else CpuClock()
+
+
+class ReplayClock:
+    """Both the timer and the target of a pytest-benchmark test: it hands out recorded durations.
+
+    `benchmark.pedantic(clock.replay, rounds=len(durations), iterations=1)` with this clock as the timer
+    makes pytest-benchmark see exactly the durations that were recorded, one a round.
+    """
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._left: list[float] = []
+
+    def load(self, durations_s: Sequence[float]) -> None:
+        """Start again with these durations."""
+        self._now_s, self._left = 0.0, list(reversed(durations_s))
+
+    def __call__(self) -> float:
+        return self._now_s
+
+    def replay(self) -> None:
+        """Let the next recorded duration pass. Once they are spent (a profiler's extra call), none does."""
+        if self._left:
+            # keep the running sum small, so that a difference of two readings is the duration itself
+            self._now_s = 0.0 if self._now_s > 1e6 else self._now_s
+            self._now_s += self._left.pop()

@@ -1,0 +1,127 @@
+"""The machine and the code a result was taken with, and what would disturb a measurement now."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.contenders import cpu_has_bf16
+
+ROOT = Path(__file__).parent.parent
+
+
+def commit() -> tuple[str, bool]:
+    """The checkout's short commit ('unknown' outside git), and whether anything but results/ differs from it."""
+    head = _output("git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD")
+    changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":!results")
+    return head or "unknown", bool(changed)
+
+
+def cpu_model() -> str:
+    match = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
+
+
+def machine(device: str) -> str:
+    """A folder name for results of this machine: like is kept with like."""
+    if torch.device(device).type == "cuda":
+        name = torch.cuda.get_device_name(torch.device(device))
+    else:
+        name = f"{cpu_model()} {torch.backends.cpu.get_cpu_capability()} {os.cpu_count()}cpu"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def fingerprint(device: str) -> dict[str, Any]:
+    """Everything of the environment that may move a figure."""
+    head, dirty = commit()
+    found: dict[str, Any] = {
+        "machine": machine(device),
+        "cpu": cpu_model(),
+        "cpus": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_has_bf16": cpu_has_bf16(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "compiler": _output("g++", "-dumpfullversion"),
+        "commit": head,
+        "dirty": dirty,
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+    if torch.device(device).type == "cuda":
+        properties = torch.cuda.get_device_properties(torch.device(device))
+        found |= {
+            "gpu": properties.name,
+            "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return found
+
+
+def advice(device: str) -> list[tuple[str, str]]:
+    """Findings as (level, sentence); level 'ok', 'note' (it limits the table) or 'warn' (it disturbs)."""
+    findings: list[tuple[str, str]] = []
+    load, cpus = os.getloadavg()[0], os.cpu_count() or 1
+    pressure = re.search(r"some avg10=([\d.]+)", _read("/proc/pressure/cpu"))
+    waiting = float(pressure.group(1)) if pressure else 0.0
+    if load > 0.5 or waiting > 5:
+        findings.append(
+            ("warn", f"other work is running (load {load:.2f} on {cpus} CPUs, {waiting:.0f} % of the last 10 s "
+             "somebody waited for a CPU); stop it, or expect wider intervals")
+        )  # fmt: skip
+    else:
+        findings.append(("ok", f"the machine is quiet (load {load:.2f} on {cpus} CPUs)"))
+    steal = _steal_share()
+    if steal > 0.02:
+        findings.append(("warn", f"since boot, {steal:.0%} of the CPU time was taken by other virtual machines"))
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if shutil.which("g++") is None:
+        findings.append(("note", "no g++: the compiled rows cannot run; install g++"))
+    elif not header.exists():
+        findings.append(("note", f"no {header}: the compiled rows cannot run; install Python's headers"))
+    else:
+        findings.append(("ok", "g++ and Python's headers are here: Inductor can compile"))
+    governor = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
+    if governor:
+        level = "ok" if governor == "performance" else "warn"
+        findings.append((level, f"the CPU frequency governor is {governor!r}"))
+    else:
+        findings.append(("note", "the CPU's frequency cannot be read or fixed here; the two arms share its drift"))
+    if not cpu_has_bf16():
+        findings.append(("note", "this CPU has no bfloat16 instructions: half precision is emulated, and slow"))
+    kind = torch.device(device).type
+    if not torch.cuda.is_available():
+        findings.append(("note", "no CUDA device: rows that need one are grey"))
+    findings.append(("ok", f"PyTorch {torch.__version__}, device {device}, clock: "
+                     + ("CUDA events" if kind == "cuda" else "process CPU time, wall time beside it")))  # fmt: skip
+    _, dirty = commit()
+    if dirty:
+        findings.append(("note", "the checkout has uncommitted changes; results will be marked dirty"))
+    return findings
+
+
+def _steal_share() -> float:
+    fields = [int(v) for v in _read("/proc/stat").split("\n")[0].split()[1:]]
+    return fields[7] / sum(fields[:8]) if len(fields) > 7 and sum(fields[:8]) else 0.0
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

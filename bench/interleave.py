@@ -1,0 +1,145 @@
+"""Arms that can be timed in thin slices, and the pairing of slices: back to back, in an order drawn by a coin.
+
+A slice is one step that is not timed (it warms the caches after the other arm) and then `slice_steps`
+timed ones, spread evenly over the arm's whole trajectory from a random offset, so that a row whose steps
+cost differently (limited guidance) is sampled in true proportion.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bench.contenders import Contender
+from bench.workload import Workload
+from sampler import textbook
+from sampler.guidance import Condition
+from sampler.models import Model
+from sampler.noise import GeneratorNoise, Noise, PhiloxNoise
+from sampler.trajectory import Trajectory, ancestral, spaced
+from sampler.variants import Sampler, build, run
+
+PROBE_STEPS = 20  # length of the path on which a row is compared with the reference on the same noise
+
+
+@dataclass
+class Arm:
+    """A contender made ready on a model: what is timed."""
+
+    contender: Contender
+    model: Model
+    condition: Condition | None
+    guidance: float
+    timesteps: tuple[int, ...]
+    trajectory: Trajectory
+    sampler: Sampler
+    slice_steps: int = 5
+
+    @property
+    def steps(self) -> int:
+        return len(self.timesteps)
+
+    def noise(self, seed: int, batch: int) -> Noise:
+        """What the row is timed with: torch.Generator, or Philox where it draws its own."""
+        if self.sampler.draws:
+            return PhiloxNoise(seed, range(batch))
+        return GeneratorNoise(torch.Generator(self.model.device).manual_seed(seed))
+
+    def advance(self, x: Tensor, positions: list[int], noise: Noise, after_step=None) -> Tensor:
+        """Take the steps at these positions of the row's own trajectory."""
+        if self.contender.textbook:
+            loop: Callable[..., Tensor] = textbook.textbook_ddpm
+            extra: dict = {}
+            if self.contender.textbook == "strided":
+                loop, extra = textbook.textbook_strided, {"steps": self.trajectory.steps}
+            return loop(
+                self.model.network, x, self.model.schedule, noise, self.condition, self.guidance,
+                timesteps=[self.timesteps[i] for i in positions], after_step=after_step, **extra,
+            )  # fmt: skip
+        return run(self.sampler, x, self.trajectory.at(positions), noise, after_step)
+
+    def time_slice(self, x: Tensor, noise: Noise, clock, rng: random.Random):
+        """Seconds a step by both clocks, over one slice."""
+        k = min(self.slice_steps, self.steps)
+        offset = rng.random() * self.steps / k
+        positions = [min(self.steps - 1, int(offset + i * self.steps / k)) for i in range(k)]
+        marks = []
+
+        def mark(i: int, _: Tensor) -> None:
+            if i in (0, k):
+                marks.append(clock.mark())
+
+        self.advance(x, [positions[0], *positions], noise, mark)
+        reading = clock.between(*marks)
+        return reading.decisive_s / k, reading.wall_s / k
+
+    def probe(self, x: Tensor, noise: Noise, guidance_seed: int = 0) -> Tensor:
+        """Where the row's variant leads on a short ancestral path; for comparing on the same noise."""
+        path = ancestral(
+            self.model.schedule,
+            spaced(self.model.schedule, PROBE_STEPS),
+            prediction=self.model.prediction,
+        )
+        return run(self.sampler, x, path, noise)
+
+
+@dataclass
+class Stage:
+    """A model with its batch, and the samplers already built for it (one a variant)."""
+
+    workload: Workload
+    model: Model
+    batch: int
+    built: dict[str, Sampler] = field(default_factory=dict)
+
+    def __post_init__(self):
+        labels = torch.arange(self.batch) % self.model.classes if self.model.classes else None
+        self.condition = self.model.condition(labels)
+        self.guidance = self.workload.guidance if self.condition is not None else 1.0
+        self.x = PhiloxNoise(self.workload.seed, range(self.batch)).draw(
+            self.model.schedule.steps,
+            torch.empty(self.batch, *self.model.shape, device=self.model.device),
+        )
+
+    def arm(self, contender: Contender) -> Arm:
+        """Build a contender; variants are built once and shared between rows that differ in the path."""
+        name = contender.variant.name
+        if name not in self.built:
+            self.built[name] = build(contender.variant, self.model.network, self.condition, self.guidance)
+        trajectory = contender.path(self.model, self.workload.steps)
+        timesteps = trajectory.timesteps
+        if contender.textbook == "ddpm":
+            timesteps = tuple(range(self.model.schedule.steps - 1, -1, -1))
+        if contender.textbook == "strided":
+            timesteps = tuple(textbook.textbook_strided_timesteps(self.model.schedule, trajectory.steps))
+        return Arm(
+            contender, self.model, self.condition, self.guidance, timesteps, trajectory, self.built[name],
+            self.workload.slice_steps,
+        )  # fmt: skip
+
+    def first_call_s(self, arm: Arm) -> float:
+        """Wall seconds of the row's first two steps (one guided, one not, where they differ)."""
+        start = time.perf_counter()
+        low, high = arm.contender.variant.guided_between
+        middle = next((i for i, t in enumerate(arm.timesteps) if low <= t / 1000 < high), 0)
+        arm.advance(self.x, sorted({0, middle}), arm.noise(0, self.batch))
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+
+def time_pair(reference: Arm, contender: Arm, x: Tensor, noises, clock, rng: random.Random) -> dict:
+    """One slice of each arm, back to back, in an order drawn by a fair coin."""
+    reference_first = rng.random() < 0.5
+    arms = [(reference, noises[0]), (contender, noises[1])]
+    timed = [arm.time_slice(x, noise, clock, rng) for arm, noise in (arms if reference_first else arms[::-1])]
+    if not reference_first:
+        timed.reverse()
+    (reference_s, reference_wall_s), (row_s, row_wall_s) = timed
+    return {
+        "reference_s": reference_s, "row_s": row_s, "reference_wall_s": reference_wall_s,
+        "row_wall_s": row_wall_s, "reference_first": reference_first,
+    }  # fmt: skip

@@ -1,0 +1,220 @@
+"""What was measured, as it was measured, and the opinions derived from it.
+
+A `Measurement` holds raw events only; a `Row` computes. The unit of replication is the fresh process: each
+gives one median of ln(contender / reference) over its pairs, and the interval is Student's t over processes.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import median
+from typing import Any
+
+from bench.contenders import CONTENDERS, REFERENCE, TEXTBOOK
+from bench.students_t import Interval, ratio_interval
+from bench.workload import Workload, from_json
+
+SCHEMA = 1
+HALF_GREY_LEVEL = 1 / 255  # in the pictures' range of 2: more than this may show
+
+
+@dataclass
+class Measurement:
+    """Raw facts of one run: the workload, the environment, and every event in order.
+
+    Each event is a dict with `event` ('first_call', 'pair', 'probe', 'segment', 'pictures', 'axis', 'error',
+    'unavailable', …), mostly `row`, `process` (number of the fresh process), and times in seconds.
+    """
+
+    workload: Workload
+    environment: dict[str, Any]
+    rows: list[str]
+    started: str  # ISO 8601, UTC
+    command: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+    took_s: float = 0.0
+
+    def of(self, kind: str, row: str | None = None) -> list[dict[str, Any]]:
+        return [e for e in self.events if e["event"] == kind and (row is None or e.get("row") == row)]
+
+    def row(self, name: str) -> "Row":
+        return Row(self, name)
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA, "started": self.started, "command": self.command, "took_s": self.took_s,
+            "interrupted": self.interrupted, "workload": self.workload.json(), "environment": self.environment,
+            "rows": self.rows, "events": self.events,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Measurement":
+        return cls(
+            from_json(stored["workload"]), stored["environment"], stored["rows"], stored["started"],
+            stored["command"], stored["events"], stored["interrupted"], stored["took_s"],
+        )  # fmt: skip
+
+    @cached_property
+    def best_lossless(self) -> str:
+        """The fastest row that changes no numbers, by its measured speed-up."""
+        rows = [self.row(name) for name in self.rows]
+        sound = [r for r in rows if r.status == "ok" and r.lossless and r.speedup]
+        return max(sound, key=lambda r: r.speedup.value, default=self.row(REFERENCE)).name  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender's figures in one measurement."""
+
+    measurement: Measurement
+    name: str
+
+    @property
+    def lossless(self) -> bool:
+        return CONTENDERS[self.name].lossless if self.name in CONTENDERS else True
+
+    @property
+    def changes(self) -> str:
+        return CONTENDERS[self.name].changes if self.name in CONTENDERS else "planted"
+
+    @cached_property
+    def status(self) -> str:
+        """'ok', 'red' (raised, or claims to change no picture and does), 'grey', or 'missing'."""
+        if self.measurement.of("unavailable", self.name):
+            return "grey"
+        if self.reason:
+            return "red"
+        if self.name != REFERENCE and not self.pairs:
+            return "missing"
+        return "ok"
+
+    @cached_property
+    def reason(self) -> str:
+        """Why the row is red, grey or missing, in one sentence; else ''."""
+        for kind in ("unavailable", "error"):
+            for event in self.measurement.of(kind, self.name):
+                return event["message"]
+        error = self.probe_error
+        if self.lossless and error is not None and not error <= HALF_GREY_LEVEL:
+            return (
+                f"claims to change no picture, but on the same noise differs from the reference by {error:.2g} "
+                f"(allowed: half a grey level, {HALF_GREY_LEVEL:.4f})"
+            )
+        if not self.lossless and error is not None and not math.isfinite(error):
+            return "its pictures hold NaN or infinity"
+        return ""
+
+    @cached_property
+    def pairs(self) -> list[dict[str, Any]]:
+        return self.measurement.of("pair", self.name)
+
+    @cached_property
+    def steps(self) -> int:
+        """Network steps of a whole run of this row."""
+        for event in self.measurement.of("first_call", self.name):
+            return event["steps"]
+        return self.measurement.workload.steps
+
+    @cached_property
+    def reference_steps(self) -> int:
+        return self.measurement.row(REFERENCE).steps if self.name != REFERENCE else self.steps
+
+    def log_ratios(self, suffix: str = "_s") -> dict[int, float]:
+        """For each process, the median of ln(row / reference) over its pairs, a step."""
+        if self.name == REFERENCE:
+            return {p: 0.0 for p in _processes(self.measurement.of("pair"))}
+        found: dict[int, list[float]] = {}
+        for pair in self.pairs:
+            ratio = math.log(pair["row" + suffix] / pair["reference" + suffix])
+            found.setdefault(pair["process"], []).append(ratio)
+        return {process: median(values) for process, values in found.items()}
+
+    def ratio_over(self, other: "Row", whole: bool = True, suffix: str = "_s") -> Interval | None:
+        """How many times faster than another row, a whole run (or a step), over the processes both were in."""
+        mine, theirs = self.log_ratios(suffix), other.log_ratios(suffix)
+        both = sorted(mine.keys() & theirs.keys())
+        if self.status != "ok" or not both:
+            return None
+        by_steps = math.log(other.steps / self.steps) if whole else 0.0
+        return ratio_interval([theirs[p] - mine[p] + by_steps for p in both])
+
+    @cached_property
+    def speedup(self) -> Interval | None:
+        """Of a whole run, over the reference, by the deciding clock."""
+        return self.ratio_over(self.measurement.row(REFERENCE))
+
+    @cached_property
+    def wall_speedup(self) -> Interval | None:
+        return self.ratio_over(self.measurement.row(REFERENCE), suffix="_wall_s")
+
+    @cached_property
+    def speedup_over_textbook(self) -> Interval | None:
+        return self.ratio_over(self.measurement.row(TEXTBOOK))
+
+    @cached_property
+    def speedup_over_best_lossless(self) -> Interval | None:
+        return self.ratio_over(self.measurement.row(self.measurement.best_lossless))
+
+    @cached_property
+    def step_s(self) -> list[float]:
+        """Seconds a step, one a slice, in the order measured."""
+        if self.name == REFERENCE:
+            return [pair["reference_s"] for pair in self.measurement.of("pair")]
+        return [pair["row_s"] for pair in self.pairs]
+
+    @cached_property
+    def step_ms(self) -> float | None:
+        return median(self.step_s) * 1e3 if self.step_s else None
+
+    @cached_property
+    def whole_run_timed_s(self) -> float | None:
+        """Seconds of a whole run, where every one of its steps was timed."""
+        segments = self.measurement.of("segment", self.name)
+        if sum(s["steps"] for s in segments) != self.steps:
+            return None
+        return sum(s["seconds"] for s in segments)
+
+    @property
+    def whole_run_s(self) -> float | None:
+        """Timed where it was, else the median step times the steps (`whole_run_timed_s` is then None)."""
+        if self.whole_run_timed_s is not None:
+            return self.whole_run_timed_s
+        return None if self.step_ms is None else self.step_ms * self.steps / 1e3
+
+    @cached_property
+    def slices_against_whole(self) -> float | None:
+        """(Speed-up by slices) / (speed-up by whole runs) - 1, where both were timed."""
+        reference = self.measurement.row(REFERENCE).whole_run_timed_s
+        if self.speedup is None or reference is None or self.whole_run_timed_s is None:
+            return None
+        return self.speedup.value / (reference / self.whole_run_timed_s) - 1
+
+    @property
+    def images_per_s(self) -> float | None:
+        return None if not self.whole_run_s else self.measurement.workload.batch / self.whole_run_s
+
+    @cached_property
+    def first_call_s(self) -> tuple[float, bool] | None:
+        """Seconds of the first call in this run, and whether it compiled (else a cache served it)."""
+        calls = self.measurement.of("first_call", self.name)
+        if not calls:
+            return None
+        return calls[0]["seconds"], calls[0]["compiled_now"]
+
+    @cached_property
+    def probe_error(self) -> float | None:
+        """Largest difference from the reference after the same short path on the same noise, in [-1, 1] units."""
+        probes = self.measurement.of("probe", self.name)
+        return max((p["largest"] for p in probes), default=None)
+
+    @property
+    def needs_longer(self) -> bool:
+        """Its interval is wider than the preset promises."""
+        target = self.measurement.workload.target_half_width
+        return self.speedup is None or self.name != REFERENCE and not self.speedup.half_width <= target
+
+
+def _processes(events: Iterable[dict[str, Any]]) -> list[int]:
+    return sorted({e["process"] for e in events})

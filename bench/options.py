@@ -1,0 +1,35 @@
+"""The options of a job, said once for pytest and for `python -m bench run`."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from bench.workload import PRESETS, Workload, workload
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "device": {"help": "device to measure on: cpu, cuda, cuda:1 (default: cpu)"},
+    "threads": {"type": int, "help": "CPU threads (default: 1; more than one waits at barriers and is noisy)"},
+    "preset": {"choices": PRESETS, "default": "quick",
+               "help": "smoke: does everything run (1 min); quick: intervals within 3 %% (5 min after compiling); "
+                       "full: every whole run, pictures judged (about 30 min) (default: quick)"},
+    "batch": {"type": int, "help": "images at once (default: 4)"},
+    "steps": {"type": int, "help": "steps of the reference, 1…1000 (default: 1000)"},
+    "model": {"help": "a shipped model, see `python -m sampler models` (default: fashion-mnist)"},
+    "guidance": {"type": float, "help": "classifier-free guidance scale (default: 3)"},
+    "budget": {"type": float, "metavar": "SECONDS",
+               "help": "seconds for everything after the first calls; what is left takes whole runs (default: 300)"},
+}  # fmt: skip
+
+
+def add_options(add: Callable[..., Any], prefix: str, taken: tuple[str, ...] = ()) -> None:
+    """Add the options through argparse's or pytest's `add`."""
+    for name, how in OPTIONS.items():
+        if name not in taken:
+            add(prefix + name, **how)
+
+
+def from_options(options: argparse.Namespace) -> Workload:
+    """The workload that parsed options ask for."""
+    given = {name: getattr(options, name) for name in OPTIONS if name != "preset"}
+    budget = given.pop("budget")
+    return workload(options.preset, budget_s=budget, **given)

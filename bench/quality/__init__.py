@@ -1,0 +1,1 @@
+"""Quality of generated images: the classifier that judges them and the distances built on it."""

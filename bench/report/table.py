@@ -1,0 +1,167 @@
+"""The speed-up table: as a frame, as CSV, as Markdown and on the terminal. Rounding happens here."""
+
+from typing import Any
+
+import pandas as pd
+
+from bench.measurement import Measurement, Row
+from bench.students_t import Interval
+
+
+def frame(measurement: Measurement) -> pd.DataFrame:
+    """One row a contender, numbers at full precision, units in the names."""
+    return pd.DataFrame([_record(measurement.row(name)) for name in measurement.rows])
+
+
+def csv(measurement: Measurement) -> str:
+    return frame(measurement).to_csv(index=False)
+
+
+def _record(row: Row) -> dict[str, Any]:
+    first = row.first_call_s
+    workload, environment = row.measurement.workload, row.measurement.environment
+    return {
+        "row": row.name,
+        "status": row.status,
+        "lossless": row.lossless,
+        "steps": row.steps,
+        "step_ms": row.step_ms,
+        "whole_run_s": row.whole_run_s,
+        "whole_run_is": "timed" if row.whole_run_timed_s is not None else "extrapolated" if row.step_ms else None,
+        "images_per_s": row.images_per_s,
+        **_interval("speedup", row.speedup),
+        **_interval("speedup_wall", row.wall_speedup),
+        **_interval("speedup_over_textbook", row.speedup_over_textbook),
+        **_interval("speedup_over_best_lossless", row.speedup_over_best_lossless),
+        "half_width_percent": None if row.speedup is None else row.speedup.half_width * 100,
+        "needs_longer": row.status == "ok" and row.needs_longer,
+        "slices_against_whole_percent": None if row.slices_against_whole is None else row.slices_against_whole * 100,
+        "first_call_s": None if first is None else first[0],
+        "first_call_is": None if first is None else "compiled" if first[1] else "cached or eager",
+        "same_noise_error": row.probe_error,
+        "pairs": len(row.pairs),
+        "processes": len(row.log_ratios()) if row.status == "ok" else 0,
+        "threads": workload.threads,
+        "batch": workload.batch,
+        "clock": "CUDA events" if "gpu" in environment else "process CPU time",
+        "machine": environment["machine"],
+        "commit": environment["commit"] + ("-dirty" if environment["dirty"] else ""),
+        "reason": row.reason,
+        "changes": row.changes,
+    }
+
+
+def _interval(name: str, interval: Interval | None) -> dict[str, float | None]:
+    if interval is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def heading(measurement: Measurement) -> str:
+    """One line: what was measured, where, at which commit."""
+    w, e = measurement.workload, measurement.environment
+    where = e.get("gpu", f"{e['cpu']} ({e['cpu_capability']}, {e['cpus']} CPUs)")
+    dirty = " with uncommitted changes" if e["dirty"] else ""
+    stopped = "; INTERRUPTED, some rows are missing" if measurement.interrupted else ""
+    return (
+        f"{w.model}, batch {w.batch}, {w.steps} steps, guidance {w.guidance:g}, {w.threads} thread(s); {where}; "
+        f"PyTorch {e['torch']}; commit {e['commit']}{dirty}; {measurement.started}; preset {w.preset}{stopped}"
+    )
+
+
+COLUMNS = (
+    "row", "ms/step", "steps", "whole run s", "images/s", "speed-up [95 %]", "over textbook", "over best lossless",
+    "first call s", "same-noise error", "notes",
+)  # fmt: skip
+
+
+def cells(row: Row) -> list[str]:
+    """What the table shows of a row, in the order of COLUMNS."""
+    if row.status in ("grey", "missing"):
+        return [row.name, *["–"] * 9, row.reason or "not measured"]
+    if row.status == "red":
+        return [row.name, *["–"] * 9, f"FAILED: {row.reason}"]
+    notes = [] if row.lossless else ["other pictures"]
+    if row.name == row.measurement.best_lossless:
+        notes.append("best lossless")
+    if row.needs_longer:
+        notes.append("interval needs a longer run")
+    first = row.first_call_s
+    return [
+        row.name,
+        _number(row.step_ms, ".2f"),
+        f"{row.steps:,}",
+        ("" if row.whole_run_timed_s is not None else "~") + _number(row.whole_run_s, ".2f"),
+        _number(row.images_per_s, ".3g"),
+        "1 (reference)" if row.name == "reference" else shown(row.speedup),
+        shown(row.speedup_over_textbook),
+        shown(row.speedup_over_best_lossless),
+        "–" if first is None else f"{first[0]:.2f}" + (" (compiled)" if first[1] else ""),
+        "–" if row.probe_error is None else f"{row.probe_error:.1e}",
+        "; ".join(notes),
+    ]
+
+
+def markdown(measurement: Measurement) -> str:
+    """The table for a README or a pull request, with what its signs mean."""
+    lines = [f"**Speed-up.** {heading(measurement)}", ""]
+    lines += _table(COLUMNS, [cells(measurement.row(name)) for name in measurement.rows])
+    lines += ["", *LEGEND, "", "**Batch size**", "", *_batch_axis(measurement)]
+    return "\n".join(lines) + "\n"
+
+
+LEGEND = (
+    "Speed-up: of a whole run, over `reference`, from interleaved pairs of slices; in brackets the 95 % interval "
+    "over fresh processes. `~`: extrapolated from the median step, not timed whole. Same-noise error: largest "
+    "difference from the reference after a 20-step path on the same noise, pictures in [-1, 1].",
+)
+
+
+def terminal(measurement: Measurement) -> str:
+    """The same rows in plain text, aligned; narrow enough for 120 columns."""
+    picked = [0, 1, 2, 3, 5, 8, 9, 10]
+    rows = [[cells(measurement.row(name))[i] for i in picked] for name in measurement.rows]
+    head = [COLUMNS[i] for i in picked]
+    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head) - 1)]
+    lines = [heading(measurement), ""]
+    for r in [head, ["-" * w for w in widths] + ["-" * 5], *rows]:
+        fixed = "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=False)))
+        lines.append(f"{fixed}  {r[-1]}".rstrip())
+    return "\n".join(lines)
+
+
+def _batch_axis(measurement: Measurement) -> list[str]:
+    records = []
+    for event in measurement.of("axis"):
+        ordered = sorted(event["step_s"])
+        step_s = ordered[len(ordered) // 2]
+        run_s = step_s * event["steps"]
+        spread = (ordered[-1] - ordered[0]) / step_s * 100
+        records.append([
+            event["row"], str(event["batch"]), f"{step_s * 1e3:.2f}", f"{spread:.0f} %", f"{run_s:.2f}",
+            f"{event['batch'] / run_s:.3g}",
+        ])  # fmt: skip
+    head = ("row", "batch", "ms/step", "spread of slices", "latency of a run s", "images/s")
+    return _table(head, records) if records else ["not measured in this run"]
+
+
+def _table(head, rows) -> list[str]:
+    clean = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join([" --- "] + [" ---: "] * (len(head) - 2) + [" --- "]) + "|",
+        *("| " + " | ".join(row) + " |" for row in clean),
+    ]
+
+
+def shown(interval: Interval | None) -> str:
+    """A ratio with its interval, to three digits."""
+    if interval is None:
+        return "–"
+    if interval.low != interval.low:
+        return f"{interval.value:.3g} [no interval: one process]"
+    return f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -1,0 +1,63 @@
+"""Where results are kept: one JSON file a run, written atomically, from which everything else is made."""
+
+import json
+import os
+from pathlib import Path
+
+from bench.environment import ROOT
+from bench.measurement import SCHEMA, Measurement
+from sampler.errors import UsageError
+
+RESULTS = ROOT / "results"
+
+
+def folder(measurement: Measurement, results: Path = RESULTS) -> Path:
+    return Path(results) / measurement.environment["machine"]
+
+
+def save(measurement: Measurement, results: Path = RESULTS) -> Path:
+    """Write results/<machine>/<date>-<commit>[-dirty].json and return its path."""
+    environment = measurement.environment
+    stamp = measurement.started.replace(":", "").replace("+0000", "Z")
+    dirty = "-dirty" if environment["dirty"] else ""
+    path = folder(measurement, results) / f"{stamp}-{environment['commit']}{dirty}.json"
+    write_atomically(path, json.dumps(measurement.json(), separators=(",", ":")).replace('{"event"', '\n{"event"'))
+    return path
+
+
+def load(path: Path) -> Measurement:
+    """Read a result; refuses a file that is truncated, of another kind or of another schema."""
+    try:
+        stored = json.loads(Path(path).read_text())
+        if stored["schema"] != SCHEMA:
+            raise UsageError(f"{path} has schema {stored['schema']}, this version reads {SCHEMA}; measure again")
+        return Measurement.from_json(stored)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path} is not a whole result file ({type(error).__name__}: {error})") from None
+
+
+def newest(results: Path = RESULTS) -> Path:
+    """The newest stored result of any machine."""
+    found = sorted(Path(results).glob("*/*.json"), key=lambda path: path.name)
+    if not found:
+        raise UsageError(f"no results in {results}; run `python -m bench run` or `make bench` first")
+    return found[-1]
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """A reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        if isinstance(content, str):
+            partial.write_text(content)
+        else:
+            partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

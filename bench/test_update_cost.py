@@ -1,0 +1,76 @@
+"""A sampler step outside the network: our update against diffusers' `DDPMScheduler.step`, slices interleaved."""
+
+import random
+from statistics import median
+
+import pytest
+import torch
+
+from bench.clock import CpuClock, ReplayClock
+from sampler.noise import PhiloxNoise
+from sampler.posterior import posterior
+from sampler.schedule import linear
+from sampler.trajectory import ancestral
+from sampler.variants import native_drawn_update, native_update
+
+SHAPE, CALLS, ROUNDS = (16, 3, 64, 64), 20, 40
+clock = ReplayClock()
+NAMES = ("diffusers", "diffusers without noise", "torch.randn", "copy", "plain", "native", "native with noise")
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[str, list[float]]:
+    """Seconds a call of each, one thread, in rounds of random order."""
+    ddpm = pytest.importorskip("diffusers", reason="install the [peers] extra for this comparison")
+    from diffusers.schedulers import scheduling_ddpm
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    x, out, z = (torch.randn(SHAPE, generator=generator) for _ in range(3))
+    theirs = ddpm.DDPMScheduler(1000, variance_type="fixed_small")
+    row, key = ancestral(linear()).tables("cpu")[1][499], PhiloxNoise(0, range(SHAPE[0])).key(500, x)
+    native, drawn = native_update().apply, native_drawn_update().apply
+
+    def without_noise() -> None:
+        draw, scheduling_ddpm.randn_tensor = scheduling_ddpm.randn_tensor, lambda *a, **k: z
+        try:
+            theirs.step(out, 500, x, generator=generator)
+        finally:
+            scheduling_ddpm.randn_tensor = draw
+
+    calls = dict(
+        zip(NAMES, (
+            lambda: theirs.step(out, 500, x, generator=generator), without_noise,
+            lambda: torch.randn(SHAPE, generator=generator), lambda: x.clone(),
+            lambda: posterior(x, out, z, row), lambda: native(x, out, z, row), lambda: drawn(x, out, key, row),
+        ), strict=True)
+    )  # fmt: skip
+    measured: dict[str, list[float]] = {name: [] for name in NAMES}
+    cpu, rng, order = CpuClock(), random.Random(0), list(NAMES)
+    with torch.inference_mode():
+        for _ in range(ROUNDS):
+            rng.shuffle(order)
+            for name in order:
+                calls[name]()
+                start = cpu.mark()
+                for _ in range(CALLS):
+                    calls[name]()
+                measured[name].append(cpu.between(start, cpu.mark()).decisive_s / CALLS)
+    torch.set_num_threads(threads)
+    return measured
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.benchmark(timer=clock, group="update of 16×3×64×64, one thread")
+def test_update_cost(name: str, benchmark, costs, capsys) -> None:
+    clock.load(costs[name])
+    benchmark.pedantic(clock.replay, rounds=len(costs[name]), iterations=1)
+    pairs = {"native": "diffusers without noise", "native with noise": "diffusers"}
+    if name in pairs:
+        ratios = sorted(t / o for t, o in zip(costs[pairs[name]], costs[name], strict=True))
+        low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
+        benchmark.extra_info["times_cheaper"] = median(ratios)
+        with capsys.disabled():
+            print(f"\n{name}: {median(ratios):.1f} times cheaper than {pairs[name]}, 16×3×64×64, one thread "
+                  f"(80 % of the rounds within {low:.1f}…{high:.1f})")  # fmt: skip

@@ -1,0 +1,1 @@
+"""Faster versions of definitions in `sampler`; each has the signature of what it imitates."""

@@ -1,0 +1,105 @@
+// The posterior update of one sampler step (sampler.posterior.posterior) on a CPU: one pass over memory, on
+// one thread, with its noise read or drawn in registers. Compiled and called by native.py.
+//
+// Built with -ffp-contract=off, so every operation rounds as PyTorch's separate ones do and the update with
+// noise from memory equals the definition bit for bit. `destination` may be any of the inputs.
+
+#include "normal.h"
+
+namespace {
+
+using ddpm::COUNTERS;
+
+struct Row {
+    float a, b, c, d, sigma, bound;
+};
+
+// The network's output: unconditional is null where there is no guidance.
+struct Output {
+    const float* conditional;
+    const float* unconditional;
+    float scale;
+
+    Output from(int64_t offset) const {
+        return {conditional + offset, unconditional ? unconditional + offset : nullptr, scale};
+    }
+};
+
+// c·x0 + d·x with x0 = clamp(a·x - b·out, ±bound); both comparisons are false for NaN, which passes.
+inline float mean(const Row& row, float x, float out) {
+    float x0 = row.a * x - row.b * out;
+    x0 = -row.bound > x0 ? -row.bound : x0;
+    x0 = row.bound < x0 ? row.bound : x0;
+    return row.c * x0 + row.d * x;
+}
+
+// One update of `count` elements; z is null where noise has no weight.
+void update(float* destination, const float* x, Output out, const float* z, Row row, int64_t count) {
+    const auto [conditional, unconditional, scale] = out;
+    const auto store = [&](auto value) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) destination[i] = value(i);
+    };
+    const auto plain = [=](int64_t i) { return mean(row, x[i], conditional[i]); };
+    const auto guided = [=](int64_t i) {
+        return mean(row, x[i], unconditional[i] + scale * (conditional[i] - unconditional[i]));
+    };
+    const auto noisy = [=](auto value) { return [=](int64_t i) { return value(i) + row.sigma * z[i]; }; };
+    if (unconditional) z ? store(noisy(guided)) : store(guided);
+    else z ? store(noisy(plain)) : store(plain);
+}
+
+// Runs over each sample in chunks of at most 4·COUNTERS elements: work(sample, position, count).
+template <typename Work>
+void chunks(int64_t batch, int64_t elements, Work work) {
+    for (int64_t sample = 0; sample < batch; sample++)
+        for (int64_t start = 0; start < elements; start += 4 * COUNTERS)
+            work(sample, start, elements - start < 4 * COUNTERS ? elements - start : 4 * COUNTERS);
+}
+
+ddpm::Key key(uint64_t seed, const int64_t* ids, int64_t sample, uint32_t step) {
+    return {seed, (uint64_t)ids[sample], step};
+}
+
+}  // namespace
+
+extern "C" {
+
+void posterior(float* destination, const float* x, const float* conditional, const float* unconditional,
+               float scale, const Row* row, const float* z, int64_t count) {
+    update(destination, x, {conditional, unconditional, scale}, z, *row, count);
+}
+
+void posterior_drawn(float* destination, const float* x, const float* conditional,
+                     const float* unconditional, float scale, const Row* row, const int64_t* ids,
+                     int64_t batch, int64_t elements, uint64_t seed, uint32_t step) {
+    const Output out{conditional, unconditional, scale};
+    if (row->sigma == 0) return update(destination, x, out, nullptr, *row, batch * elements);
+    chunks(batch, elements, [&](int64_t sample, int64_t start, int64_t count) {
+        alignas(32) float z[4 * COUNTERS];
+        ddpm::normals(z, (uint32_t)(start / 4), (int)((count + 3) / 4), key(seed, ids, sample, step));
+        const int64_t at = sample * elements + start;
+        update(destination + at, x + at, out.from(at), z, *row, count);
+    });
+}
+
+void normal(float* destination, const int64_t* ids, int64_t batch, int64_t elements, uint64_t seed,
+            uint32_t step) {
+    chunks(batch, elements, [&](int64_t sample, int64_t start, int64_t count) {
+        alignas(32) float z[4 * COUNTERS];
+        ddpm::normals(z, (uint32_t)(start / 4), (int)((count + 3) / 4), key(seed, ids, sample, step));
+        std::memcpy(destination + sample * elements + start, z, count * sizeof(float));
+    });
+}
+
+// The words themselves, [batch, blocks, 4], for comparing bit by bit.
+void words(uint32_t* destination, const int64_t* ids, int64_t batch, int64_t blocks, uint64_t seed,
+           uint32_t step) {
+    chunks(batch, 4 * blocks, [&](int64_t sample, int64_t start, int64_t count) {
+        ddpm::Words drawn;
+        ddpm::philox(drawn, (uint32_t)(start / 4), (int)(count / 4), key(seed, ids, sample, step));
+        for (int64_t i = 0; i < count; i++)
+            destination[sample * 4 * blocks + start + i] = drawn.word[i % 4][i / 4];
+    });
+}
+}

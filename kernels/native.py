@@ -1,0 +1,116 @@
+"""The posterior update as one pass of C++ over a CPU's memory; the noise is read, or drawn in registers.
+
+Runs on the calling thread alone and takes no part in autograd or in `torch.compile`.
+"""
+
+import torch
+from torch import Tensor
+
+from kernels.inputs import GuidedLike, halves, same_shape
+from kernels.native_build import library
+
+
+def available() -> str | None:
+    """Why the native kernel cannot run here, or None where it can; builds it on the first call."""
+    try:
+        library()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def native_posterior(
+    x: Tensor, out: Tensor | GuidedLike, z: Tensor, row: Tensor, destination: Tensor | None = None
+) -> Tensor:
+    """`sampler.posterior.posterior` in one pass; equal to it bit for bit where x, out and z are float32.
+
+    x, z: [B, ...] float32; out: the same shape, any float dtype (half precision is widened first), or a
+    guided pair, combined in registers; row: [6] (a, b, c, d, σ, bound). Inputs that are not contiguous
+    are copied. destination: contiguous, may be x; a fresh tensor otherwise. NaN is propagated.
+    """
+    same_shape("z", z, x)
+    x, destination = _state(x, destination)
+    conditional, unconditional, scale = halves(out, x)
+    conditional, z, row = _plain(conditional), _plain(z), _row(row)
+    unconditional = None if unconditional is None else _plain(unconditional)
+    library().posterior(
+        destination.data_ptr(), x.data_ptr(), conditional.data_ptr(),
+        None if unconditional is None else unconditional.data_ptr(), scale, row.data_ptr(),
+        z.data_ptr(), x.numel(),
+    )  # fmt: skip
+    return destination
+
+
+def native_posterior_drawn(
+    x: Tensor,
+    out: Tensor | GuidedLike,
+    seed: int,
+    sample_ids: Tensor,
+    step: int | Tensor,
+    row: Tensor,
+    destination: Tensor | None = None,
+) -> Tensor:
+    """`native_posterior` with z = `sampler.noise.philox_normal(seed, sample_ids, step, ...)`, never stored.
+
+    sample_ids: [B] int64; step: an integer or a tensor of one. Nothing is drawn where σ = 0.
+    """
+    x, destination = _state(x, destination)
+    conditional, unconditional, scale = halves(out, x)
+    conditional, row, ids = _plain(conditional), _row(row), _ids(sample_ids, len(x))
+    unconditional = None if unconditional is None else _plain(unconditional)
+    library().posterior_drawn(
+        destination.data_ptr(), x.data_ptr(), conditional.data_ptr(),
+        None if unconditional is None else unconditional.data_ptr(), scale, row.data_ptr(),
+        ids.data_ptr(), len(x), x.numel() // max(len(x), 1), seed, int(step),
+    )  # fmt: skip
+    return destination
+
+
+def native_normal(seed: int, sample_ids: Tensor, step: int | Tensor, elements: int) -> Tensor:
+    """`sampler.noise.philox_normal`: [B, elements] float32 from sample_ids [B] int64, within 1e-6 of it."""
+    ids = _ids(sample_ids, len(sample_ids))
+    destination = torch.empty(len(ids), elements)
+    library().normal(destination.data_ptr(), ids.data_ptr(), len(ids), elements, seed, int(step))
+    return destination
+
+
+def native_words(seed: int, sample_ids: Tensor, step: int | Tensor, blocks: int) -> Tensor:
+    """The words under `native_normal`, [B, blocks, 4] int64, equal to `sampler.noise.philox_4x32`'s."""
+    ids = _ids(sample_ids, len(sample_ids))
+    destination = torch.empty(len(ids), blocks, 4, dtype=torch.int32)
+    library().words(destination.data_ptr(), ids.data_ptr(), len(ids), blocks, seed, int(step))
+    return destination.to(torch.int64) & 0xFFFF_FFFF
+
+
+def _state(x: Tensor, destination: Tensor | None) -> tuple[Tensor, Tensor]:
+    """x, contiguous, and where its successor goes."""
+    if x.dtype is not torch.float32 or not x.is_cpu:
+        raise ValueError(f"x is {x.dtype} on {x.device}; the native kernel takes torch.float32 on a CPU")
+    x = x.contiguous()
+    if destination is None:
+        return x, torch.empty_like(x)
+    same_shape("destination", destination, x)
+    if destination.dtype is not torch.float32 or not destination.is_contiguous():
+        raise ValueError(f"destination must be contiguous and torch.float32, not {destination.dtype}")
+    return x, destination
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """float32 and contiguous, as the kernel reads it; no copy where it is so already."""
+    if tensor.dtype is torch.float32 and tensor.is_contiguous():
+        return tensor  # `to` asks the dispatcher, which costs more than all other checks
+    return tensor.to(torch.float32).contiguous()
+
+
+def _row(row: Tensor) -> Tensor:
+    if row.numel() != 6:
+        raise ValueError(f"row must hold 6 coefficients (a, b, c, d, σ, bound), got the shape {list(row.shape)}")
+    return _plain(row)
+
+
+def _ids(sample_ids: Tensor, batch: int) -> Tensor:
+    if sample_ids.dtype is not torch.int64 or sample_ids.shape != (batch,):
+        raise ValueError(
+            f"sample_ids must be [{batch}] torch.int64, got {list(sample_ids.shape)} {sample_ids.dtype}"
+        )
+    return sample_ids.contiguous()

@@ -1,0 +1,40 @@
+"""Where a command writes: refused before the work rather than after it, and replaced whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sampler.errors import UsageError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when all went well."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def writable_folder(folder: Path) -> Path:
+    """The folder, made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"the folder {folder} cannot be written to")
+    return folder
+
+
+def writable_picture(path: Path) -> Path:
+    """A path for a PNG, in a folder that can be written to."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path} must end in .png, the format that is written")
+    writable_folder(path.parent)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file")
+    return path

@@ -1,0 +1,186 @@
+"""A sampler is a table: which timesteps are visited, and one row of coefficients for each.
+
+Every sampler here is x0 = clamp(a·x - b·out, ±bound), x_s = c·x0 + d·x + σ·z with other numbers.
+ᾱ_t is `alphas_cumprod` at the current timestep, ᾱ_s at the next one, and ᾱ = 1 at the end.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sampler.errors import UsageError, unknown
+from sampler.schedule import NoiseSchedule
+
+COLUMNS = ("a", "b", "c", "d", "sigma", "bound")
+
+# x0 = a·x - b·out, by what the network predicts, from √ᾱ (signal) and √(1-ᾱ) (noise)
+PREDICTIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "epsilon": lambda signal, noise: (1 / signal, noise / signal),  # Ho et al. 2020, Eq. 4 solved
+    "x0": lambda signal, noise: (torch.zeros_like(signal), -torch.ones_like(signal)),
+    "v": lambda signal, noise: (signal, noise),  # Salimans & Ho 2022, appendix D
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Timesteps in descending order and the table of coefficients, [steps, 6] float64."""
+
+    name: str
+    timesteps: tuple[int, ...]
+    rows: Tensor
+    train_steps: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.timesteps)
+
+    @cached_property
+    def stochastic(self) -> tuple[bool, ...]:
+        """For each step, whether its noise has any weight; decided before the loop."""
+        return tuple(float(sigma) != 0.0 for sigma in self.rows[:, 4])
+
+    def tables(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """Timesteps [steps] int64 and rows [steps, 6] float32 on the device."""
+        return torch.tensor(self.timesteps, device=device), self.rows.to(device, torch.float32)
+
+    def at(self, positions: slice | Sequence[int]) -> "Trajectory":
+        """Some of the steps alone, by position in the table, for timing a part of a long loop."""
+        chosen = range(self.steps)[positions] if isinstance(positions, slice) else positions
+        index = list(chosen)
+        return Trajectory(
+            self.name, tuple(self.timesteps[i] for i in index), self.rows[index], self.train_steps
+        )
+
+    def first(self, steps: int) -> "Trajectory":
+        """The first `steps` steps alone."""
+        return self.at(slice(steps))
+
+
+def all_timesteps(schedule: NoiseSchedule) -> tuple[int, ...]:
+    """T-1, T-2, …, 0."""
+    return tuple(range(schedule.steps - 1, -1, -1))
+
+
+def leading(train_steps: int, steps: int) -> list[int]:
+    """Multiples of T // steps, from 0 up (diffusers' 'leading')."""
+    return [i * (train_steps // steps) for i in range(steps)]
+
+
+def trailing(train_steps: int, steps: int) -> list[int]:
+    """Equal strides from T-1 down (diffusers' 'trailing'); starts at the noisiest timestep."""
+    return [round((i + 1) * train_steps / steps) - 1 for i in range(steps)]
+
+
+def linspace(train_steps: int, steps: int) -> list[int]:
+    """Evenly from 0 to T-1, both included where steps > 1 (diffusers' 'linspace')."""
+    if steps == 1:
+        return [0]
+    return [round(i * (train_steps - 1) / (steps - 1)) for i in range(steps)]
+
+
+SPACINGS = {"leading": leading, "trailing": trailing, "linspace": linspace}
+
+
+def spaced(schedule: NoiseSchedule, steps: int, spacing: str = "trailing") -> tuple[int, ...]:
+    """Exactly `steps` of the schedule's timesteps, descending."""
+    if not 1 <= steps <= schedule.steps:
+        raise UsageError(f"steps = {steps} is outside 1…{schedule.steps}, the schedule's timesteps")
+    if spacing not in SPACINGS:
+        raise unknown("spacing", spacing, SPACINGS)
+    return tuple(reversed(SPACINGS[spacing](schedule.steps, steps)))
+
+
+def ancestral(
+    schedule: NoiseSchedule,
+    timesteps: Sequence[int] | None = None,
+    *,
+    prediction: str = "epsilon",
+    variance: str = "posterior",
+    clip: float | None = 1.0,
+) -> Trajectory:
+    """DDPM's sampler (Ho et al. 2020, Eq. 6-7 and algorithm 2) on any subset of the timesteps.
+
+    variance: 'posterior' (β̃, the variance when x0 is known) or 'beta' (β; 0 on the last step).
+    clip: bound of the x0 estimate, None for none.
+    """
+    if variance not in ("posterior", "beta"):
+        raise unknown("variance", variance, ("posterior", "beta"))
+    timesteps, at, as_ = _signal(schedule, timesteps, prediction)
+    alpha = at / as_
+    beta = 1 - alpha
+    c = as_.sqrt() * beta / (1 - at)
+    d = alpha.sqrt() * (1 - as_) / (1 - at)
+    sigma2 = beta * (1 - as_) / (1 - at) if variance == "posterior" else beta.clone()
+    sigma2[-1] = 0.0
+    return _trajectory("ancestral", schedule, timesteps, at, prediction, c, d, sigma2.sqrt(), clip)
+
+
+def ddim(
+    schedule: NoiseSchedule,
+    timesteps: Sequence[int] | None = None,
+    *,
+    eta: float = 0.0,
+    prediction: str = "epsilon",
+    clip: float | None = 1.0,
+) -> Trajectory:
+    """DDIM(η) (Song et al. 2021, Eq. 12 and 16); η = 0 is deterministic, η = 1 is `ancestral`.
+
+    The noise direction is recomputed from the clipped x0, as diffusers does with
+    `use_clipped_model_output=True`.
+    """
+    if not 0 <= eta <= 1:
+        raise UsageError(f"eta = {eta} is outside 0…1 (0: deterministic, 1: ancestral)")
+    timesteps, at, as_ = _signal(schedule, timesteps, prediction)
+    sigma2 = eta**2 * (1 - as_) / (1 - at) * (1 - at / as_)
+    k = (1 - as_ - sigma2).clamp(min=0).sqrt()
+    c = as_.sqrt() - k * at.sqrt() / (1 - at).sqrt()
+    d = k / (1 - at).sqrt()
+    return _trajectory(f"ddim(η={eta:g})", schedule, timesteps, at, prediction, c, d, sigma2.sqrt(), clip)
+
+
+def strided(
+    schedule: NoiseSchedule,
+    timesteps: Sequence[int] | None = None,
+    *,
+    prediction: str = "epsilon",
+    clip: float | None = 1.0,
+) -> Trajectory:
+    """Noise the x0 estimate afresh to the next level: c = √ᾱ_s, d = 0, σ² = 1 - ᾱ_s."""
+    timesteps, at, as_ = _signal(schedule, timesteps, prediction)
+    return _trajectory(
+        "strided", schedule, timesteps, at, prediction,
+        as_.sqrt(), torch.zeros_like(as_), (1 - as_).sqrt(), clip,
+    )  # fmt: skip
+
+
+def _signal(schedule: NoiseSchedule, timesteps: Sequence[int] | None, prediction: str):
+    """Checked timesteps, ᾱ_t and ᾱ_s, each [steps] float64; ᾱ_s ends at 1."""
+    timesteps = all_timesteps(schedule) if timesteps is None else tuple(int(t) for t in timesteps)
+    if not timesteps:
+        raise UsageError("timesteps is empty; at least one is needed")
+    if min(timesteps) < 0 or max(timesteps) >= schedule.steps:
+        bad = next(t for t in timesteps if not 0 <= t < schedule.steps)
+        raise UsageError(f"timestep {bad} is outside 0…{schedule.steps - 1}")
+    for t, s in zip(timesteps, timesteps[1:], strict=False):
+        if s >= t:
+            raise UsageError(f"timesteps must descend strictly, but {s} follows {t}")
+    if prediction not in PREDICTIONS:
+        raise unknown("prediction", prediction, PREDICTIONS)
+    at = schedule.alphas_cumprod[list(timesteps)]
+    if prediction == "epsilon" and float(at.min()) <= 0:
+        raise UsageError(
+            "the schedule ends at zero signal (β = 1), where x0 cannot be computed from ε; "
+            "use a network that predicts v or x0, or leave the last timestep out"
+        )
+    return timesteps, at, torch.cat([at[1:], torch.ones(1, dtype=torch.float64)])
+
+
+def _trajectory(name, schedule, timesteps, at, prediction, c, d, sigma, clip) -> Trajectory:
+    if clip is not None and not clip > 0:
+        raise UsageError(f"clip = {clip} must be a positive bound, or None for no clipping")
+    a, b = PREDICTIONS[prediction](at.sqrt(), (1 - at).sqrt())
+    bound = torch.full_like(a, float("inf") if clip is None else clip)
+    return Trajectory(name, timesteps, torch.stack([a, b, c, d, sigma, bound], dim=1), schedule.steps)
