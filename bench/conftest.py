@@ -39,7 +39,10 @@ def measured(request: pytest.FixtureRequest) -> Measurement:
         print(file=sys.stderr)
         with Progress() as progress:
             command = "pytest " + " ".join(config.invocation_params.args)
-            measurement = measure(from_options(config.option), rows, progress.say, command)
+            try:
+                measurement = measure(from_options(config.option), rows, progress.say, command)
+            except UsageError as error:
+                pytest.exit(str(error), returncode=3)
         path, outputs = keep(measurement, store.RESULTS)
     config.stash[MEASURED], config.stash[PATHS] = measurement, [path, *outputs]
     if measurement.interrupted:

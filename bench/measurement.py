@@ -213,7 +213,7 @@ class Row:
     def needs_longer(self) -> bool:
         """Its interval is wider than the preset promises."""
         target = self.measurement.workload.target_half_width
-        return self.speedup is None or self.name != REFERENCE and not self.speedup.half_width <= target
+        return self.speedup is None or (self.name != REFERENCE and not self.speedup.half_width <= target)
 
 
 def _processes(events: Iterable[dict[str, Any]]) -> list[int]:

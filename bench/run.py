@@ -57,8 +57,10 @@ def _measure(job: Measurement, names: list[str], say, plant: str | None) -> None
 
     say("first calls: compiling what is to be compiled (cached for the next run)")
     halves = _halves(able)
-    with_workers = [_Worker({**task, "rows": [REFERENCE, *half], "phases": ["probe"], "seed": 0, "core": core}, i)
-                    for i, (half, core) in enumerate(zip(halves, _cores(len(halves), workload), strict=True))]
+    with_workers = [
+        _Worker({**task, "rows": [REFERENCE, *half], "phases": ["probe"], "seed": 0, "core": core}, i)
+        for i, (half, core) in enumerate(zip(halves, _cores(len(halves), workload), strict=True))
+    ]
     seen: set[str] = set()
     for event in _gather(with_workers):
         if event.get("row") == REFERENCE:
@@ -86,7 +88,10 @@ def _measure(job: Measurement, names: list[str], say, plant: str | None) -> None
         extra: dict[str, Any] = {}
         if process == 0:
             phases.append("axis")
-            extra = {"axis_rows": [n for n in AXIS_ROWS if n in able], "axis_slices": max(3, workload.rounds // 2)}
+            extra = {
+                "axis_rows": [n for n in AXIS_ROWS if n in able],
+                "axis_slices": max(3, workload.rounds // 2),
+            }
         if base and process == workload.processes - 1:
             phases.append("whole")
             extra["whole_until_s"] = left_s
@@ -101,7 +106,9 @@ def _measure(job: Measurement, names: list[str], say, plant: str | None) -> None
         label = f"process {process + 1} of {workload.processes if base else workload.max_processes}"
         for event in _gather([_Worker(one, process)]):
             done_s = time.monotonic() - began
-            _take(job, event, process, say, f"{label}, {max(0, workload.budget_s - done_s):.0f} s left at most")
+            _take(
+                job, event, process, say, f"{label}, {max(0, workload.budget_s - done_s):.0f} s left at most"
+            )
         process += 1
 
 

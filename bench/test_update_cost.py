@@ -15,7 +15,15 @@ from sampler.variants import native_drawn_update, native_update
 
 SHAPE, CALLS, ROUNDS = (16, 3, 64, 64), 20, 40
 clock = ReplayClock()
-NAMES = ("diffusers", "diffusers without noise", "torch.randn", "copy", "plain", "native", "native with noise")
+NAMES = (
+    "diffusers",
+    "diffusers without noise",
+    "torch.randn",
+    "copy",
+    "plain",
+    "native",
+    "native with noise",
+)
 
 
 @pytest.fixture(scope="module")

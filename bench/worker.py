@@ -75,7 +75,13 @@ def _first_calls(stage: Stage, rows: list[Contender], task: dict, emit) -> dict[
             continue
         arms[contender.name] = arm
         compiled_now = counters["inductor"]["fxgraph_cache_miss"] > missed
-        emit(event="first_call", row=contender.name, steps=arm.steps, seconds=seconds, compiled_now=compiled_now)
+        emit(
+            event="first_call",
+            row=contender.name,
+            steps=arm.steps,
+            seconds=seconds,
+            compiled_now=compiled_now,
+        )
     return arms
 
 
@@ -184,6 +190,7 @@ def _quality(stage: Stage, rows: list[Contender], task: dict, emit) -> None:
     Drawn eagerly with batched guidance where the row's technique does not change the pictures.
     """
     from bench.quality.classifier import label_accuracy
+
     samples = task["quality_samples"]
     judge = Stage(stage.workload, stage.model, samples)
     labels = torch.arange(samples) % stage.model.classes
@@ -195,14 +202,18 @@ def _quality(stage: Stage, rows: list[Contender], task: dict, emit) -> None:
         interval = contender.variant.guided_between
         variant = replace(VARIANTS["batched-cfg"], name=f"judged {interval}", guided_between=interval)
         arm = judge.arm(replace(contender, variant=variant))
-        drawn[name] = arm.advance(judge.x, list(range(arm.steps)), arm.noise(stage.workload.seed, samples)).cpu()
+        drawn[name] = arm.advance(
+            judge.x, list(range(arm.steps)), arm.noise(stage.workload.seed, samples)
+        ).cpu()
         correct = label_accuracy(drawn[name], labels).correct
         rms = (drawn[name] - drawn[REFERENCE]).square().mean().sqrt()
         emit(event="judged", row=name, samples=samples, correct=correct, rms=float(rms),
              shape=list(drawn[name].shape), **encode(drawn[name]))  # fmt: skip
 
 
-def _whole_runs(stage: Stage, arms: dict[str, Arm], task: dict, step_s: dict, rng: random.Random, emit) -> None:
+def _whole_runs(
+    stage: Stage, arms: dict[str, Arm], task: dict, step_s: dict, rng: random.Random, emit
+) -> None:
     """Every step of each row, in segments taken in turn, so that drift falls on all rows alike.
 
     The telling rows come first, then the cheapest, while `whole_until_s` seconds after the start last.

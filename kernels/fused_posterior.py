@@ -3,7 +3,6 @@
 Triton is imported on the first call, so this module can be imported without it. Takes no part in autograd.
 """
 
-import importlib.util
 from functools import lru_cache
 from typing import Any
 
@@ -20,10 +19,10 @@ OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
 @lru_cache
 def available(device: torch.device) -> str | None:
     """Why the Triton kernel cannot run on tensors of this device, or None where it can."""
-    if importlib.util.find_spec("triton") is None:
+    try:
+        import triton
+    except ImportError:
         return "the Triton kernel needs Triton: pip install triton"
-    import triton
-
     if device.type != "cuda" and not triton.knobs.runtime.interpret:
         return f"the Triton kernel needs a GPU, not {device} (or TRITON_INTERPRET=1, for testing)"
     return None
@@ -44,7 +43,12 @@ def fused_posterior(x: Tensor, out: Tensor | GuidedLike, z: Tensor, row: Tensor)
 
 
 def fused_posterior_drawn(
-    x: Tensor, out: Tensor | GuidedLike, seed: int | Tensor, sample_ids: Tensor, step: int | Tensor, row: Tensor
+    x: Tensor,
+    out: Tensor | GuidedLike,
+    seed: int | Tensor,
+    sample_ids: Tensor,
+    step: int | Tensor,
+    row: Tensor,
 ) -> Tensor:
     """`fused_posterior` with z = `sampler.noise.philox_normal(seed, sample_ids, step, ...)`, never stored.
 
@@ -63,7 +67,9 @@ def fused_posterior_drawn(
     return destination
 
 
-def _launch(kernel, x: Tensor, out: Tensor | GuidedLike, inputs: tuple[Tensor, ...], destination: Tensor) -> None:
+def _launch(
+    kernel, x: Tensor, out: Tensor | GuidedLike, inputs: tuple[Tensor, ...], destination: Tensor
+) -> None:
     conditional, unconditional, scale = halves(out, x)
     if unconditional is not None and unconditional.stride() != conditional.stride():
         conditional, unconditional = conditional.contiguous(), unconditional.contiguous()
@@ -78,7 +84,16 @@ def _launch(kernel, x: Tensor, out: Tensor | GuidedLike, inputs: tuple[Tensor, .
     tiles = (elements + BLOCK - 1) // BLOCK
     with torch.cuda.device_of(x):
         kernel[(len(x) * tiles,)](
-            destination, x, *inputs, conditional, unconditional, scale, elements, *strides, BLOCK=BLOCK, **OPTIONS
+            destination,
+            x,
+            *inputs,
+            conditional,
+            unconditional,
+            scale,
+            elements,
+            *strides,
+            BLOCK=BLOCK,
+            **OPTIONS,
         )
 
 
@@ -110,6 +125,8 @@ def _state(x: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
 def _word(name: str, value: int | Tensor, device: torch.device) -> Tensor:
     """One int64 on the device."""
     if isinstance(value, int):
+        if not 0 <= value < 1 << 64:
+            raise ValueError(f"{name} {value} is outside 0…2^64-1")
         return _kept(value, device)
     if value.numel() != 1 or value.dtype is not torch.int64 or value.device != device:
         raise ValueError(f"{name} must be one torch.int64 on {device}, got {list(value.shape)} {value.dtype}")

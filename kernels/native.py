@@ -61,7 +61,7 @@ def native_posterior_drawn(
     library().posterior_drawn(
         destination.data_ptr(), x.data_ptr(), conditional.data_ptr(),
         None if unconditional is None else unconditional.data_ptr(), scale, row.data_ptr(),
-        ids.data_ptr(), len(x), x.numel() // max(len(x), 1), seed, int(step),
+        ids.data_ptr(), len(x), x.numel() // max(len(x), 1), _seed(seed), int(step),
     )  # fmt: skip
     return destination
 
@@ -70,7 +70,7 @@ def native_normal(seed: int, sample_ids: Tensor, step: int | Tensor, elements: i
     """`sampler.noise.philox_normal`: [B, elements] float32 from sample_ids [B] int64, within 1e-6 of it."""
     ids = _ids(sample_ids, len(sample_ids))
     destination = torch.empty(len(ids), elements)
-    library().normal(destination.data_ptr(), ids.data_ptr(), len(ids), elements, seed, int(step))
+    library().normal(destination.data_ptr(), ids.data_ptr(), len(ids), elements, _seed(seed), int(step))
     return destination
 
 
@@ -78,7 +78,7 @@ def native_words(seed: int, sample_ids: Tensor, step: int | Tensor, blocks: int)
     """The words under `native_normal`, [B, blocks, 4] int64, equal to `sampler.noise.philox_4x32`'s."""
     ids = _ids(sample_ids, len(sample_ids))
     destination = torch.empty(len(ids), blocks, 4, dtype=torch.int32)
-    library().words(destination.data_ptr(), ids.data_ptr(), len(ids), blocks, seed, int(step))
+    library().words(destination.data_ptr(), ids.data_ptr(), len(ids), blocks, _seed(seed), int(step))
     return destination.to(torch.int64) & 0xFFFF_FFFF
 
 
@@ -104,13 +104,24 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def _row(row: Tensor) -> Tensor:
     if row.numel() != 6:
-        raise ValueError(f"row must hold 6 coefficients (a, b, c, d, σ, bound), got the shape {list(row.shape)}")
+        raise ValueError(
+            f"row must hold 6 coefficients (a, b, c, d, σ, bound), got the shape {list(row.shape)}"
+        )
+    if not row.is_cpu:
+        raise ValueError(f"row is on {row.device}, but x is on cpu")
     return _plain(row)
 
 
+def _seed(seed: int) -> int:
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"seed {seed} is outside 0…2^64-1")
+    return seed
+
+
 def _ids(sample_ids: Tensor, batch: int) -> Tensor:
-    if sample_ids.dtype is not torch.int64 or sample_ids.shape != (batch,):
+    if sample_ids.dtype is not torch.int64 or sample_ids.shape != (batch,) or not sample_ids.is_cpu:
         raise ValueError(
-            f"sample_ids must be [{batch}] torch.int64, got {list(sample_ids.shape)} {sample_ids.dtype}"
+            f"sample_ids must be [{batch}] torch.int64 on the CPU, got {list(sample_ids.shape)} "
+            f"{sample_ids.dtype} on {sample_ids.device}"
         )
     return sample_ids.contiguous()

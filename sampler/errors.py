@@ -21,5 +21,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UsageError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}" if near else
-                      f"unknown {kind} {name!r}; known: {', '.join(known)}")
+    return UsageError(
+        f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}"
+        if near
+        else f"unknown {kind} {name!r}; known: {', '.join(known)}"
+    )

@@ -80,7 +80,9 @@ def sample(
         )
     unvisited = set(keep) - set(trajectory.timesteps)
     if unvisited:
-        raise UsageError(f"timestep {min(unvisited)} was asked to be kept, but the trajectory does not visit it")
+        raise UsageError(
+            f"timestep {min(unvisited)} was asked to be kept, but the trajectory does not visit it"
+        )
     check_model(model, condition)
     noise = PhiloxNoise(seed, range(count)) if noise is None else noise
 

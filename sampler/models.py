@@ -57,7 +57,9 @@ class Model:
             raise UsageError(f"labels must be a vector of integers, got {list(labels.shape)} {labels.dtype}")
         bad = labels[(labels < 0) | (labels >= self.classes)]
         if len(bad):
-            raise UsageError(f"label {int(bad[0])} is outside 0…{self.classes - 1}, the classes of {self.name!r}")
+            raise UsageError(
+                f"label {int(bad[0])} is outside 0…{self.classes - 1}, the classes of {self.name!r}"
+            )
         return Condition.labels(labels.long().to(self.device), self.null_label)
 
 
@@ -152,7 +154,9 @@ def checked_device(device: torch.device | str) -> torch.device:
     except RuntimeError:
         raise unknown("device", str(device), ("cpu", "cuda", "cuda:0")) from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {str(device)!r} was asked for, but PyTorch sees no CUDA device here; use 'cpu'")
+        raise UsageError(
+            f"device {str(device)!r} was asked for, but PyTorch sees no CUDA device here; use 'cpu'"
+        )
     if device.type not in ("cpu", "cuda"):
         raise unknown("device", str(device), ("cpu", "cuda", "cuda:0"))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

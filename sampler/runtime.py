@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sampler.errors import UsageError
 
-Step = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Step = Callable[..., Tensor]  # step(x [B, C, H, W], noise or its key, t [1], row [6]) -> x_next
 Runtime = Callable[[Step], Step]
 
 

@@ -20,6 +20,7 @@ from sampler.models import Model
 from sampler.schedule import NoiseSchedule
 from sampler.trajectory import PREDICTIONS
 
+STD = 0.03  # of every component around its signal, where no other is given
 # Timesteps at which the demonstration is looked at, and what is to be seen there
 SHOWN = {
     999: "early: nothing but noise;\nestimate = average of all",
@@ -137,7 +138,7 @@ def signals(length: int = 128) -> tuple[tuple[str, ...], Tensor]:
 
 def model(
     means: Tensor | None = None,
-    stds: Tensor | float = 0.03,
+    stds: Tensor | float = STD,
     weights: Tensor | None = None,
     *,
     schedule: NoiseSchedule | None = None,
@@ -178,9 +179,12 @@ def demonstration(seed: int = 0, shown: Collection[int] = tuple(SHOWN)) -> dict[
 def save_demonstration(path: Path, seed: int = 0) -> dict[str, str]:
     """Draw the demonstration as a figure; returns which signal each sampler arrived at."""
     names, shapes = signals()
-    network = model().network
+    network = GaussianMixtureDenoiser(shapes, STD, None, schedules.linear())
     rows = ("DDPM\nfresh noise in every step", "DDIM\nthe start decides all")
-    samples, captions, truths, found = {}, {}, {}, {}
+    samples: dict[str, Samples] = {}
+    captions: dict[str, list[str]] = {}
+    truths: dict[str, Tensor] = {}
+    found: dict[str, str] = {}
     for (way, drawn), row in zip(demonstration(seed).items(), rows, strict=True):
         samples[row] = drawn
         captions[row] = []

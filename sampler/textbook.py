@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sampler.errors import UsageError
 from sampler.guidance import Condition, Denoiser
 from sampler.noise import Noise
 from sampler.schedule import NoiseSchedule
@@ -62,8 +63,9 @@ def textbook_strided(
     timesteps: some of those it visits alone, for timing a part.
     """
     alphas_cumprod = schedule.alphas_cumprod.float()
-    stride = schedule.steps // steps
-    timesteps = textbook_strided_timesteps(schedule, steps) if timesteps is None else timesteps
+    visited = textbook_strided_timesteps(schedule, steps)
+    stride = -visited.step
+    timesteps = visited if timesteps is None else timesteps
     for i, t in enumerate(timesteps):
         out = _predict(network, x, t, condition, scale)
         now, then = alphas_cumprod[t].item(), alphas_cumprod[max(t - stride, 0)].item()
@@ -76,6 +78,8 @@ def textbook_strided(
 
 def textbook_strided_timesteps(schedule: NoiseSchedule, steps: int) -> range:
     """The timesteps the strided loop visits: 334 of 1,000 when 300 are asked for."""
+    if not 1 <= steps <= schedule.steps:
+        raise UsageError(f"steps = {steps} is outside 1…{schedule.steps}, the schedule's timesteps")
     return range(schedule.steps - 1, -1, -(schedule.steps // steps))
 
 

@@ -45,9 +45,7 @@ class ResidualBlock(nn.Module):
         self.embed = nn.Linear(embedding, 2 * channels_out)
         self.norm2 = nn.GroupNorm(8, channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
-        self.skip = (
-            nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
-        )
+        self.skip = nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -168,7 +166,8 @@ class UNet(nn.Module):
         h = self.stem(F.pixel_unshuffle(x, self.config.patch))
         skips = [h] if self.config.wide_skips else []
         for stage in self.down:
-            for block in stage["blocks"]:
+            assert isinstance(stage, nn.ModuleDict)
+            for block in _listed(stage["blocks"]):
                 h = _apply(block, h, e)
                 skips.append(h)
             if "downsample" in stage:
@@ -177,7 +176,8 @@ class UNet(nn.Module):
                     skips.append(h)
         h = _apply(self.middle, h, e)
         for stage in self.up:
-            for block in stage["blocks"]:
+            assert isinstance(stage, nn.ModuleDict)
+            for block in _listed(stage["blocks"]):
                 h = _apply(block, torch.cat([h, skips.pop()], dim=1), e)
             if "upsample" in stage:
                 h = stage["upsample"](F.interpolate(h, scale_factor=2.0, mode="nearest"))
@@ -185,7 +185,12 @@ class UNet(nn.Module):
         return F.pixel_shuffle(h, self.config.patch)
 
 
-def _apply(layers: nn.ModuleList, h: Tensor, embedding: Tensor) -> Tensor:
-    for layer in layers:
+def _listed(modules: nn.Module) -> nn.ModuleList:
+    assert isinstance(modules, nn.ModuleList)
+    return modules
+
+
+def _apply(layers: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+    for layer in _listed(layers):
         h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
     return h

@@ -7,7 +7,7 @@ Every acceleration acts at one seam. A `Variant` names only where it differs fro
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +52,9 @@ class Variant:
     def __post_init__(self):
         low, high = self.guided_between
         if not 0 <= low < high <= 1:
-            raise UsageError(f"variant {self.name!r}: guided_between {self.guided_between} is no interval in 0…1")
+            raise UsageError(
+                f"variant {self.name!r}: guided_between {self.guided_between} is no interval in 0…1"
+            )
         compiles = self.runtime in (runtime.compiled, runtime.compiled_frozen)
         if compiles and self.update in (native_update, native_drawn_update):
             raise UsageError(
@@ -119,7 +121,7 @@ def build(
     predict = variant.guide(prepared.network, condition, float(scale))
 
     def step_with(predict: Predict) -> Step:
-        def step(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
+        def step(x: Tensor, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> Tensor:
             return update.apply(x, predict(x, t), noise, row)
 
         return variant.runtime(step)
@@ -142,8 +144,11 @@ def run(
 
     after_step(i, x), if given, is called with the state after step i; the loop asks the device nothing.
     """
-    if sampler.draws and not isinstance(noise, PhiloxNoise):
-        raise UsageError(f"variant {sampler.variant.name!r} draws its own noise and needs a PhiloxNoise source")
+    key = noise.key if isinstance(noise, PhiloxNoise) else None
+    if sampler.draws and key is None:
+        raise UsageError(
+            f"variant {sampler.variant.name!r} draws its own noise and needs a PhiloxNoise source"
+        )
     timesteps, rows = trajectory.tables(x.device)
     ts, rs, steps = timesteps.split(1), rows.unbind(), sampler.steps(trajectory)
     still = torch.zeros_like(x)  # stands in for the noise where its weight is zero
@@ -151,11 +156,12 @@ def run(
         for i, (timestep, stochastic) in enumerate(
             zip(trajectory.timesteps, trajectory.stochastic, strict=True)
         ):
-            if sampler.draws:
-                z = noise.key(timestep, x)  # type: ignore[union-attr]
-            else:
-                z = noise.draw(timestep, x) if stochastic else still
-            x = steps[i](x, z, ts[i], rs[i])  # type: ignore[arg-type]
+            z: Tensor | NoiseKey = still
+            if sampler.draws and key is not None:
+                z = key(timestep, x)
+            elif stochastic:
+                z = noise.draw(timestep, x)
+            x = steps[i](x, z, ts[i], rs[i])
             if after_step is not None:
                 after_step(i, x)
     return x
@@ -175,10 +181,8 @@ def find_first_nonfinite(sampler: Sampler, x: Tensor, trajectory: Trajectory, no
             at = i
             raise Found
 
-    try:
+    with suppress(Found):
         run(sampler, x, trajectory, noise, after_step=look)
-    except Found:
-        pass
     t = trajectory.timesteps[at]
     return NonFiniteError(
         f"the network returned NaN or infinity at step {at + 1} of {trajectory.steps} (timestep {t}) with "
@@ -210,16 +214,26 @@ _ALL = [
     Variant("cuda-graph", runtime=runtime.graphed, needs="cuda"),
     Variant("all-lossless", guide=guidance.batched_cfg, runtime=runtime.compiled_frozen, needs="cpu"),
     Variant(
-        "all-equal-steps", guide=guidance.batched_cfg, runtime=runtime.compiled_frozen,
-        guided_between=LIMITED, needs="cpu",
+        "all-equal-steps",
+        guide=guidance.batched_cfg,
+        runtime=runtime.compiled_frozen,
+        guided_between=LIMITED,
+        needs="cpu",
     ),
     Variant(
-        "all-lossless-cuda", guide=guidance.batched_cfg, layout=precision.channels_last,
-        runtime=runtime.compiled, needs="cuda",
+        "all-lossless-cuda",
+        guide=guidance.batched_cfg,
+        layout=precision.channels_last,
+        runtime=runtime.compiled,
+        needs="cuda",
     ),
     Variant(
-        "all-equal-steps-cuda", guide=guidance.batched_cfg, layout=precision.channels_last,
-        precision=precision.cast(BF16), runtime=runtime.compiled, needs="cuda",
+        "all-equal-steps-cuda",
+        guide=guidance.batched_cfg,
+        layout=precision.channels_last,
+        precision=precision.cast(BF16),
+        runtime=runtime.compiled,
+        needs="cuda",
     ),
 ]
 VARIANTS = {variant.name: variant for variant in _ALL}

@@ -137,6 +137,7 @@ def save_classifier(state: dict[str, Tensor], path: Path) -> None:
     state = {name: value.contiguous() for name, value in state.items()}
     with replacing(path) as partial:
         save_file(state, partial, metadata={"tensors_sha256": _fingerprint(state)})
+        partial.chmod(0o644)  # safetensors leaves it unreadable for others
 
 
 def _fingerprint(state: dict[str, Tensor]) -> str:

@@ -6,6 +6,7 @@ images with their logits (for the tests of the project) and the model card.
 
 import argparse
 import sys
+import textwrap
 import time
 import zlib
 from collections.abc import Iterator
@@ -129,7 +130,8 @@ def write_card(
         wrong = predicted[(labels == label) & ~right]
         rival = CLASSES[int(wrong.mode().values)] if len(wrong) else "none"
         rows.append(f"| {name} | {int(of_class.sum())} of {len(of_class)} | {rival} |")
-    options = ", ".join(f"{name} {value:,}" for name, value in asdict(recipe).items())
+    options = ", ".join(f"{name} {value}" for name, value in asdict(recipe).items())
+    options = textwrap.fill(f"- Options of `Recipe`: {options}.", 100, subsequent_indent="  ")
     text = CARD.format(
         parameters=sum(p.numel() for p in Classifier().parameters()), size=weights.stat().st_size,
         sha256=sha256(weights), options=options, seed=recipe.seed, images=recipe.steps * recipe.batch,
@@ -174,12 +176,12 @@ python -m bench.quality.train_classifier --out bench/quality/weights
 - Data: Fashion-MNIST (Xiao, Rasul & Vollgraf 2017; Zalando SE, MIT licence), 60,000 training images,
   from Debian's package `dataset-fashion-mnist`.
 - Seed {seed}; {images:,} images seen, with repetition, in {minutes:.1f} minutes on one thread.
-- Recipe: {options}.
+{options}
 - AdamW, a cosine to zero after the warm-up, cross-entropy; images are moved by up to `shift` pixels.
 - Machine: {machine}; Python {python}, PyTorch {torch}.
 
-The same command on the same machine and PyTorch gives the same bytes; elsewhere the last bits of the
-sums differ, and the accuracy is another draw from about the interval above.
+The same command on the same machine and PyTorch gives the same bytes; elsewhere the last bits of sums
+differ, and with them, after thousands of steps, the weights and the accuracy a little.
 
 ## The sample
 

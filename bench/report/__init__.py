@@ -9,7 +9,7 @@ from bench.store import write_atomically
 
 def write(measurement: Measurement, folder: Path) -> list[Path]:
     """Write latest.csv, latest.md, speedup.png and grid.png into the folder; returns their paths."""
-    outputs = {
+    outputs: dict[str, str | bytes] = {
         "latest.csv": table.csv(measurement),
         "latest.md": table.markdown(measurement) + "\n" + textbook_table.markdown(measurement),
         "speedup.png": ladder.png(measurement),

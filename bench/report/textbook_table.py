@@ -111,7 +111,9 @@ def when_to_use(row: Row) -> str:
     pays = _break_even(row)
     if row.lossless:
         return f"always{pays}" if not pays else pays
-    return "when other pictures are acceptable: " + ("check quality" if row.steps > 100 else "drafts, previews")
+    return "when other pictures are acceptable: " + (
+        "check quality" if row.steps > 100 else "drafts, previews"
+    )
 
 
 def _break_even(row: Row) -> str:

@@ -58,7 +58,9 @@ def test_add_noise_takes_any_shape(schedule):
         assert x.shape == x0.shape
         assert x.dtype is x0.dtype
         left = schedule.alphas_cumprod[[0, 999]]
-        torch.testing.assert_close(x.flatten(1)[:, 0] if x.dim() > 1 else x, (left.sqrt() + (1 - left).sqrt()).float())
+        torch.testing.assert_close(
+            x.flatten(1)[:, 0] if x.dim() > 1 else x, (left.sqrt() + (1 - left).sqrt()).float()
+        )
 
 
 def test_one_step_is_composed_of_many(schedule):
@@ -84,7 +86,7 @@ def test_the_limited_interval_of_guidance(schedule):
         ([0.1, 0.0], r"betas\[1\] = 0.0 is outside \(0, 1\)"),
         ([-0.1, 0.2], r"betas\[0\] = -0.1 is outside"),
         ([0.1, 1.5], r"betas\[1\] = 1.5 is outside"),
-        ([1.0, 0.5], r"betas\[0\] = 1.0 is outside .* the last may be exactly 1"),
+        ([1.0, 0.5], r"betas\[0\] = 1.0 is outside .*the last may be exactly 1"),
         ([0.1, math.nan, 0.1], r"betas\[1\] = nan is outside"),
         ([0.1, math.nan], r"betas\[1\] = nan is outside"),
         ([math.inf, 0.1], r"betas\[0\] = inf is outside"),

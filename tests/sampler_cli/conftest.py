@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sampler.__main__ import main
 from sampler.unet import UNet, UNetConfig
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,15 @@ def random_weights(tmp_path_factory) -> Path:
         torch.manual_seed(0)
         save_file(UNet(UNetConfig()).state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_data, tmp_path_factory) -> Path:
+    """The folder of a training run of 192 images in batches of 16."""
+    out = tmp_path_factory.mktemp("trained")
+    arguments = ["--data", tiny_data, "--images", 192, "--batch", 16, "--out", out, "--checkpoint-s", 0]
+    assert main(["train", *map(str, arguments)]) == 0
+    return out
 
 
 @pytest.fixture(scope="session")

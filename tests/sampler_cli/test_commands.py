@@ -1,4 +1,4 @@
-"""The commands of `python -m sampler`: what they write, and that a mistake is one sentence and exit status 3."""
+"""The commands of `python -m sampler`: what they write, and that mistakes are sentences and exit status 3."""
 
 import tomllib
 from pathlib import Path

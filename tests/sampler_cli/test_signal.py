@@ -114,13 +114,13 @@ def test_every_prediction_gives_the_same_samples():
     torch.testing.assert_close(drawn["v"], drawn["epsilon"], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("way", [trajectory.ancestral, trajectory.ddim])
-def test_shares_and_moments_of_samples_are_those_of_the_mixture(way):
-    """Within 5 standard errors of the exact values, with every one of the 1,000 steps taken."""
+@pytest.mark.parametrize(("way", "steps"), [(trajectory.ancestral, 1000), (trajectory.ddim, 250)])
+def test_shares_and_moments_of_samples_are_those_of_the_mixture(way, steps):
+    """Within 5 standard errors of the exact values."""
     n = 4000
     drawn = sample(
-        planar_model(), way(SCHEDULE, clip=None), count=n, batch_size=n, noise=GeneratorNoise(generator(3)),
-        progress=False,
+        planar_model(), way(SCHEDULE, trajectory.spaced(SCHEDULE, steps), clip=None), count=n, batch_size=n,
+        noise=GeneratorNoise(generator(3)), progress=False,
     ).images.flatten(1).double()  # fmt: skip
     component = (torch.cdist(drawn, MEANS) / STDS).argmin(1)  # some 10 standard deviations apart
     for k in range(3):
@@ -134,7 +134,7 @@ def test_shares_and_moments_of_samples_are_those_of_the_mixture(way):
 
 
 @pytest.mark.parametrize(("way", "steps"), [(trajectory.ancestral, 20), (trajectory.strided, 20),
-                                            (trajectory.ddim, 20), (trajectory.ancestral, 1000)])  # fmt: skip
+                                            (trajectory.ddim, 20), (trajectory.ancestral, 200)])  # fmt: skip
 def test_a_labelled_sample_has_the_moments_that_the_rows_say(way, steps):
     """One Gaussian makes the sampler linear, so its result is known exactly, too few steps included."""
     n, k = 4000, 2
@@ -188,7 +188,7 @@ def test_the_demonstration_starts_alike_and_ends_in_signals():
     assert torch.equal(ways["DDPM"].kept[999][0], ways["DDIM"].kept[999][0])
     for samples in ways.values():
         distance = (samples.images.flatten() - shapes).square().mean(-1).sqrt()
-        assert float(distance.min()) < 1.5 * 0.03  # the mixture's standard deviation
+        assert float(distance.min()) < 1.5 * signal.STD
         for t, (x, x0) in samples.kept.items():
             expected = network.expectations(x, torch.tensor([t]))[1].reshape(x0.shape)
             assert float((x0 - expected).abs().max()) < 1e-3 / math.sqrt(float(SCHEDULE.alphas_cumprod[t]))

@@ -1,0 +1,41 @@
+"""Rows of real trajectories, and the native kernel where it can be built."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sampler import schedule, trajectory
+
+
+def _rows() -> Tensor:
+    """[N, 6] float32: first, middle and last rows of every sampler, clipped and not."""
+    noise = schedule.linear()
+    fifty = trajectory.spaced(noise, 50)
+    trajectories = [
+        trajectory.ancestral(noise),
+        trajectory.ancestral(noise, fifty, variance="beta", clip=None),
+        trajectory.ddim(noise, fifty, eta=0.5),
+        trajectory.ddim(noise, fifty, prediction="v", clip=2.5),
+        trajectory.strided(noise, fifty, prediction="x0"),
+    ]
+    return torch.cat([t.tables("cpu")[1][[0, 1, t.steps // 2, -2, -1]] for t in trajectories])
+
+
+ROWS = _rows()
+
+
+@pytest.fixture(scope="session")
+def rows() -> Tensor:
+    return ROWS
+
+
+@pytest.fixture(scope="session")
+def native():
+    """The module `kernels.native`, built."""
+    from kernels import native
+
+    reason = native.available()
+    if reason is not None:
+        pytest.skip(reason)
+    torch.set_num_threads(1)
+    return native
