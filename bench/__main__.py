@@ -38,12 +38,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="measure, and write the table, the CSV and the pictures")
     add_options(run.add_argument, prefix="--")
-    run.add_argument(
-        "--rows", metavar="A,B", help="only these rows (and the reference), by the names of `list`"
-    )
-    run.add_argument(
-        "--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)"
-    )
+    run.add_argument("--rows", metavar="A,B", help="only these rows (and the reference), by the names of `list`")
+    run.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
     run.set_defaults(do=_run)
 
     show = commands.add_parser("list", help="print the rows: what each changes and what it needs")
@@ -55,9 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(do=_doctor)
 
     again = commands.add_parser("report", help="make the table, CSV and pictures again from a stored result")
-    again.add_argument(
-        "result", type=Path, nargs="?", help="a results/<machine>/*.json (default: the newest)"
-    )
+    again.add_argument("result", type=Path, nargs="?", help="a results/<machine>/*.json (default: the newest)")
     again.add_argument("--out", type=Path, help="folder to write to (default: beside the result)")
     again.set_defaults(do=_report)
     return parser
@@ -67,9 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
     workload = from_options(arguments)
     rows = arguments.rows.split(",") if arguments.rows else None
     with Progress() as progress:
-        measurement = measure(
-            workload, rows, progress.say, command="python -m bench " + " ".join(sys.argv[1:])
-        )
+        measurement = measure(workload, rows, progress.say, command="python -m bench " + " ".join(sys.argv[1:]))
     path, outputs = keep(measurement, arguments.out)
     print(table.terminal(measurement))
     print(f"\nresult: {path}\nmade from it: {', '.join(str(p) for p in outputs)}")

@@ -81,9 +81,7 @@ def advice(device: str) -> list[tuple[str, str]]:
         findings.append(("ok", f"the machine is quiet (load {load:.2f} on {cpus} CPUs)"))
     steal = _steal_share()
     if steal > 0.02:
-        findings.append(
-            ("warn", f"since boot, {steal:.0%} of the CPU time was taken by other virtual machines")
-        )
+        findings.append(("warn", f"since boot, {steal:.0%} of the CPU time was taken by other virtual machines"))
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if shutil.which("g++") is None:
         findings.append(("note", "no g++: the compiled rows cannot run; install g++"))
@@ -96,13 +94,9 @@ def advice(device: str) -> list[tuple[str, str]]:
         level = "ok" if governor == "performance" else "warn"
         findings.append((level, f"the CPU frequency governor is {governor!r}"))
     else:
-        findings.append(
-            ("note", "the CPU's frequency cannot be read or fixed here; the two arms share its drift")
-        )
+        findings.append(("note", "the CPU's frequency cannot be read or fixed here; the two arms share its drift"))
     if not cpu_has_bf16():
-        findings.append(
-            ("note", "this CPU has no bfloat16 instructions: half precision is emulated, and slow")
-        )
+        findings.append(("note", "this CPU has no bfloat16 instructions: half precision is emulated, and slow"))
     kind = torch.device(device).type
     if not torch.cuda.is_available():
         findings.append(("note", "no CUDA device: rows that need one are grey"))
@@ -115,8 +109,7 @@ def advice(device: str) -> list[tuple[str, str]]:
 
 
 def _steal_share() -> float:
-    fields = [int(v) for v in _read("/proc/stat").split("
-")[0].split()[1:9]]
+    fields = [int(v) for v in _read("/proc/stat").splitlines()[0].split()[1:9]]
     total = float(sum(fields))
     return fields[7] / total if len(fields) == 8 and total else 0.0
 

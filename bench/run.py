@@ -106,9 +106,7 @@ def _measure(job: Measurement, names: list[str], say, plant: str | None) -> None
         label = f"process {process + 1} of {workload.processes if base else workload.max_processes}"
         for event in _gather([_Worker(one, process)]):
             done_s = time.monotonic() - began
-            _take(
-                job, event, process, say, f"{label}, {max(0, workload.budget_s - done_s):.0f} s left at most"
-            )
+            _take(job, event, process, say, f"{label}, {max(0, workload.budget_s - done_s):.0f} s left at most")
         process += 1
 
 

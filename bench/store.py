@@ -21,9 +21,7 @@ def save(measurement: Measurement, results: Path = RESULTS) -> Path:
     stamp = measurement.started.replace(":", "").replace("+0000", "Z")
     dirty = "-dirty" if environment["dirty"] else ""
     path = folder(measurement, results) / f"{stamp}-{environment['commit']}{dirty}.json"
-    write_atomically(
-        path, json.dumps(measurement.json(), separators=(",", ":")).replace('{"event"', '\n{"event"')
-    )
+    write_atomically(path, json.dumps(measurement.json(), separators=(",", ":")).replace('{"event"', '\n{"event"'))
     return path
 
 
@@ -32,9 +30,7 @@ def load(path: Path) -> Measurement:
     try:
         stored = json.loads(Path(path).read_text())
         if stored["schema"] != SCHEMA:
-            raise UsageError(
-                f"{path} has schema {stored['schema']}, this version reads {SCHEMA}; measure again"
-            )
+            raise UsageError(f"{path} has schema {stored['schema']}, this version reads {SCHEMA}; measure again")
         return Measurement.from_json(stored)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None

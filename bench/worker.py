@@ -127,9 +127,7 @@ def _pairs(stage: Stage, arms: dict[str, Arm], task: dict, rng: random.Random, e
                 continue
             start = time.monotonic()
             try:
-                pair = time_pair(
-                    reference, arms[name], stage.x, (noises[REFERENCE], noises[name]), clock, rng
-                )
+                pair = time_pair(reference, arms[name], stage.x, (noises[REFERENCE], noises[name]), clock, rng)
             except Exception as error:
                 emit(event="error", row=name, message=_sentence(error))
                 names = [other for other in names if other != name]
@@ -202,18 +200,14 @@ def _quality(stage: Stage, rows: list[Contender], task: dict, emit) -> None:
         interval = contender.variant.guided_between
         variant = replace(VARIANTS["batched-cfg"], name=f"judged {interval}", guided_between=interval)
         arm = judge.arm(replace(contender, variant=variant))
-        drawn[name] = arm.advance(
-            judge.x, list(range(arm.steps)), arm.noise(stage.workload.seed, samples)
-        ).cpu()
+        drawn[name] = arm.advance(judge.x, list(range(arm.steps)), arm.noise(stage.workload.seed, samples)).cpu()
         correct = label_accuracy(drawn[name], labels).correct
         rms = (drawn[name] - drawn[REFERENCE]).square().mean().sqrt()
         emit(event="judged", row=name, samples=samples, correct=correct, rms=float(rms),
              shape=list(drawn[name].shape), **encode(drawn[name]))  # fmt: skip
 
 
-def _whole_runs(
-    stage: Stage, arms: dict[str, Arm], task: dict, step_s: dict, rng: random.Random, emit
-) -> None:
+def _whole_runs(stage: Stage, arms: dict[str, Arm], task: dict, step_s: dict, rng: random.Random, emit) -> None:
     """Every step of each row, in segments taken in turn, so that drift falls on all rows alike.
 
     The telling rows come first, then the cheapest, while `whole_until_s` seconds after the start last.

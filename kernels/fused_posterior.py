@@ -59,17 +59,13 @@ def fused_posterior_drawn(
 
     x, row = _state(x, row)
     if sample_ids.shape != (len(x),) or sample_ids.dtype is not torch.int64:
-        raise ValueError(
-            f"sample_ids must be [{len(x)}] torch.int64, got {list(sample_ids.shape)} {sample_ids.dtype}"
-        )
+        raise ValueError(f"sample_ids must be [{len(x)}] torch.int64, got {list(sample_ids.shape)} {sample_ids.dtype}")
     key = (_word("seed", seed, x.device), sample_ids.contiguous(), _word("step", step, x.device), row)
     _launch(posterior_kernel.posterior_drawn, x, out, key, destination := torch.empty_like(x))
     return destination
 
 
-def _launch(
-    kernel, x: Tensor, out: Tensor | GuidedLike, inputs: tuple[Tensor, ...], destination: Tensor
-) -> None:
+def _launch(kernel, x: Tensor, out: Tensor | GuidedLike, inputs: tuple[Tensor, ...], destination: Tensor) -> None:
     conditional, unconditional, scale = halves(out, x)
     if unconditional is not None and unconditional.stride() != conditional.stride():
         conditional, unconditional = conditional.contiguous(), unconditional.contiguous()

@@ -104,9 +104,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def _row(row: Tensor) -> Tensor:
     if row.numel() != 6:
-        raise ValueError(
-            f"row must hold 6 coefficients (a, b, c, d, σ, bound), got the shape {list(row.shape)}"
-        )
+        raise ValueError(f"row must hold 6 coefficients (a, b, c, d, σ, bound), got the shape {list(row.shape)}")
     if not row.is_cpu:
         raise ValueError(f"row is on {row.device}, but x is on cpu")
     return _plain(row)

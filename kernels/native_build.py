@@ -70,7 +70,5 @@ def _built(compiler: str, folder: Path) -> Path:
 def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise RuntimeError(
-            f"the native kernel does not compile with {command[0]}: {done.stderr.strip()[:2000]}"
-        )
+        raise RuntimeError(f"the native kernel does not compile with {command[0]}: {done.stderr.strip()[:2000]}")
     return done.stdout

@@ -62,9 +62,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"the data set in {arguments.data} cannot be read ({error})") from None
     if len(images) < arguments.batch:
-        raise UsageError(
-            f"--batch {arguments.batch} is more than the {len(images)} images in {arguments.data}"
-        )
+        raise UsageError(f"--batch {arguments.batch} is more than the {len(images)} images in {arguments.data}")
     border = (config.image_size - images.shape[-1]) // 2
     images = F.pad(images, (border,) * 4, value=-1.0)
 
@@ -264,9 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=o.seed, help=f"decides every random number ({given})")
     add("--threads", type=int, default=1, help=f"CPU threads; they decide the last bits ({given})")
     add("--device", default="cpu", help=f"cpu or cuda ({given})")
-    add(
-        "--checkpoint-s", type=float, default=60.0, metavar="S", help=f"seconds between checkpoints ({given})"
-    )
+    add("--checkpoint-s", type=float, default=60.0, metavar="S", help=f"seconds between checkpoints ({given})")
 
     add = command(
         "grid", run_grid,

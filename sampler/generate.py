@@ -80,9 +80,7 @@ def sample(
         )
     unvisited = set(keep) - set(trajectory.timesteps)
     if unvisited:
-        raise UsageError(
-            f"timestep {min(unvisited)} was asked to be kept, but the trajectory does not visit it"
-        )
+        raise UsageError(f"timestep {min(unvisited)} was asked to be kept, but the trajectory does not visit it")
     check_model(model, condition)
     noise = PhiloxNoise(seed, range(count)) if noise is None else noise
 
@@ -92,9 +90,7 @@ def sample(
             stop = min(start + batch_size, count)
             part = None if condition is None else condition.select(start, stop).to(model.device)
             sampler = build(variant, model.network, part, guidance)
-            parts.append(
-                _batch(sampler, model, trajectory, stop - start, noise.select(start, stop), keep, advance)
-            )
+            parts.append(_batch(sampler, model, trajectory, stop - start, noise.select(start, stop), keep, advance))
     return Samples(
         torch.cat([part.images for part in parts]),
         {
@@ -153,9 +149,7 @@ def grid(images: Tensor, columns: int, padding: int = 2) -> Tensor:
     return picture
 
 
-def _batch(
-    sampler: Sampler, model: Model, trajectory: Trajectory, b: int, noise: Noise, keep, advance
-) -> Samples:
+def _batch(sampler: Sampler, model: Model, trajectory: Trajectory, b: int, noise: Noise, keep, advance) -> Samples:
     rewind = _rewinder(noise, model.device)
     x = initial_noise(model, trajectory, noise, b)
     kept: dict[int, tuple[Tensor, Tensor]] = {}

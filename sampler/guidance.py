@@ -85,7 +85,5 @@ def batched_cfg(network: Denoiser, condition: Condition | None, scale: float) ->
 
 def _both(condition: Condition | None, scale: float) -> tuple[Tensor, Tensor]:
     if condition is None:
-        raise UsageError(
-            f"guidance {scale:g} needs a condition (labels or an embedding); without one it is 1"
-        )
+        raise UsageError(f"guidance {scale:g} needs a condition (labels or an embedding); without one it is 1")
     return condition.value, condition.null

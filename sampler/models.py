@@ -57,9 +57,7 @@ class Model:
             raise UsageError(f"labels must be a vector of integers, got {list(labels.shape)} {labels.dtype}")
         bad = labels[(labels < 0) | (labels >= self.classes)]
         if len(bad):
-            raise UsageError(
-                f"label {int(bad[0])} is outside 0…{self.classes - 1}, the classes of {self.name!r}"
-            )
+            raise UsageError(f"label {int(bad[0])} is outside 0…{self.classes - 1}, the classes of {self.name!r}")
         return Condition.labels(labels.long().to(self.device), self.null_label)
 
 
@@ -94,9 +92,7 @@ RECIPES = {
 }  # fmt: skip
 
 
-def load_model(
-    name: str = "fashion-mnist", device: torch.device | str = "cpu", weights: Path | None = None
-) -> Model:
+def load_model(name: str = "fashion-mnist", device: torch.device | str = "cpu", weights: Path | None = None) -> Model:
     """A shipped model on a device, in evaluation mode; weights: a file to use in place of the shipped one."""
     if name not in RECIPES:
         raise unknown("model", name, RECIPES)
@@ -154,9 +150,7 @@ def checked_device(device: torch.device | str) -> torch.device:
     except RuntimeError:
         raise unknown("device", str(device), ("cpu", "cuda", "cuda:0")) from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            f"device {str(device)!r} was asked for, but PyTorch sees no CUDA device here; use 'cpu'"
-        )
+        raise UsageError(f"device {str(device)!r} was asked for, but PyTorch sees no CUDA device here; use 'cpu'")
     if device.type not in ("cpu", "cuda"):
         raise unknown("device", str(device), ("cpu", "cuda", "cuda:0"))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

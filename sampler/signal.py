@@ -171,9 +171,7 @@ def demonstration(seed: int = 0, shown: Collection[int] = tuple(SHOWN)) -> dict[
         "DDPM": trajectory.ancestral(m.schedule, clip=None),
         "DDIM": trajectory.ddim(m.schedule, clip=None),
     }
-    return {
-        name: sample(m, way, count=1, seed=seed, keep=shown, progress=False) for name, way in ways.items()
-    }
+    return {name: sample(m, way, count=1, seed=seed, keep=shown, progress=False) for name, way in ways.items()}
 
 
 def save_demonstration(path: Path, seed: int = 0) -> dict[str, str]:

@@ -56,9 +56,7 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     device = next(network.parameters()).device
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
-    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
     step, spent_s, history = 0, 0.0, []
 

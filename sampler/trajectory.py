@@ -4,6 +4,7 @@ Every sampler here is x0 = clamp(a·x - b·out, ±bound), x_s = c·x0 + d·x + �
 ᾱ_t is `alphas_cumprod` at the current timestep, ᾱ_s at the next one, and ᾱ = 1 at the end.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,9 +51,7 @@ class Trajectory:
         """Some of the steps alone, by position in the table, for timing a part of a long loop."""
         chosen = range(self.steps)[positions] if isinstance(positions, slice) else positions
         index = list(chosen)
-        return Trajectory(
-            self.name, tuple(self.timesteps[i] for i in index), self.rows[index], self.train_steps
-        )
+        return Trajectory(self.name, tuple(self.timesteps[i] for i in index), self.rows[index], self.train_steps)
 
     def first(self, steps: int) -> "Trajectory":
         """The first `steps` steps alone."""
@@ -164,7 +163,7 @@ def _signal(schedule: NoiseSchedule, timesteps: Sequence[int] | None, prediction
     if min(timesteps) < 0 or max(timesteps) >= schedule.steps:
         bad = next(t for t in timesteps if not 0 <= t < schedule.steps)
         raise UsageError(f"timestep {bad} is outside 0…{schedule.steps - 1}")
-    for t, s in zip(timesteps, timesteps[1:], strict=False):
+    for t, s in itertools.pairwise(timesteps):
         if s >= t:
             raise UsageError(f"timesteps must descend strictly, but {s} follows {t}")
     if prediction not in PREDICTIONS:

@@ -77,9 +77,7 @@ class SelfAttention(nn.Module):
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Sinusoids of the timestep, [B] -> [B, dim] (Ho et al. 2020; Vaswani et al. 2017, 3.5)."""
     half = dim // 2
-    frequencies = torch.exp(
-        -math.log(10_000) * torch.arange(half, device=t.device, dtype=torch.float32) / half
-    )
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
     angles = t.to(torch.float32)[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 

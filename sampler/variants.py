@@ -52,9 +52,7 @@ class Variant:
     def __post_init__(self):
         low, high = self.guided_between
         if not 0 <= low < high <= 1:
-            raise UsageError(
-                f"variant {self.name!r}: guided_between {self.guided_between} is no interval in 0…1"
-            )
+            raise UsageError(f"variant {self.name!r}: guided_between {self.guided_between} is no interval in 0…1")
         compiles = self.runtime in (runtime.compiled, runtime.compiled_frozen)
         if compiles and self.update in (native_update, native_drawn_update):
             raise UsageError(
@@ -112,9 +110,7 @@ class Sampler:
         return [low <= t < high for t in trajectory.timesteps]
 
 
-def build(
-    variant: Variant, network: nn.Module, condition: Condition | None = None, scale: float = 1.0
-) -> Sampler:
+def build(variant: Variant, network: nn.Module, condition: Condition | None = None, scale: float = 1.0) -> Sampler:
     """Nest the seams of a variant around a network, for a condition and a guidance scale."""
     prepared = variant.precision(variant.layout(network))
     update = variant.update()
@@ -146,16 +142,14 @@ def run(
     """
     key = noise.key if isinstance(noise, PhiloxNoise) else None
     if sampler.draws and key is None:
-        raise UsageError(
-            f"variant {sampler.variant.name!r} draws its own noise and needs a PhiloxNoise source"
-        )
-    timesteps, rows = trajectory.tables(x.device)
-    ts, rs, steps = timesteps.split(1), rows.unbind(), sampler.steps(trajectory)
-    still = torch.zeros_like(x)  # stands in for the noise where its weight is zero
+        raise UsageError(f"variant {sampler.variant.name!r} draws its own noise and needs a PhiloxNoise source")
     with torch.inference_mode(), sampler.context():
-        for i, (timestep, stochastic) in enumerate(
-            zip(trajectory.timesteps, trajectory.stochastic, strict=True)
-        ):
+        timesteps, rows = trajectory.tables(x.device)
+        ts, rs, steps = timesteps.split(1), rows.unbind(), sampler.steps(trajectory)
+        # made in inference mode, as every later x and z is: to torch.compile others would be another type
+        x = x.clone()
+        still = torch.zeros_like(x)  # stands in for the noise where its weight is zero
+        for i, (timestep, stochastic) in enumerate(zip(trajectory.timesteps, trajectory.stochastic, strict=True)):
             z: Tensor | NoiseKey = still
             if sampler.draws and key is not None:
                 z = key(timestep, x)

@@ -65,9 +65,7 @@ def test_a_batch_does_not_matter(monkeypatch, shipped, sample) -> None:
     together = judge.features(images, shipped)
     monkeypatch.setattr(judge, "BATCH", 3)
     torch.testing.assert_close(judge.features(images, shipped), together, atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        shipped.head(together), torch.cat([shipped(x[None]) for x in images]), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(shipped.head(together), torch.cat([shipped(x[None]) for x in images]), atol=1e-4, rtol=0)
 
 
 def test_features_tell_the_classes_apart(shipped, sample) -> None:

@@ -62,8 +62,7 @@ def imported_names(node: ast.AST, parts: tuple[str, ...]) -> list[str]:
             base = ".".join([*parts[:-level], *([module] if module else [])])
             return [f"{base}.{alias.name}".lstrip(".") for alias in names]
         case ast.Call(
-            func=ast.Attribute(attr="import_module" | "find_spec")
-            | ast.Name(id="import_module" | "__import__"),
+            func=ast.Attribute(attr="import_module" | "find_spec") | ast.Name(id="import_module" | "__import__"),
             args=[ast.Constant(value=str(name)), *_],
         ):
             return [name]
@@ -80,9 +79,7 @@ def test_the_checker_sees_this_house() -> None:
     seen = set()
     for path in ROOT.glob("sampler/**/*.py"):
         seen |= {package for _, package, _ in house_imports(path, path.relative_to(ROOT).parts)}
-    assert seen == {"sampler", "kernels"}, (
-        "the checker no longer finds the imports that are known to be there"
-    )
+    assert seen == {"sampler", "kernels"}, "the checker no longer finds the imports that are known to be there"
 
 
 PLANTED = [
@@ -165,9 +162,7 @@ def test_diffusers_imports_beside_our_kernels(tmp_path: Path, namesake: bool) ->
     """Ours is loaded and diffusers works, with and without Hugging Face's package of the same name."""
     if namesake:
         plant(tmp_path, "kernels/__init__.py", "def get_kernel(*args, **kwargs): ...")
-        plant(
-            tmp_path, "kernels-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: kernels\nVersion: 1.0\n"
-        )
+        plant(tmp_path, "kernels-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: kernels\nVersion: 1.0\n")
     run(f"""
         import sys
         sys.path.append({str(tmp_path)!r})

@@ -121,9 +121,7 @@ def load_classifier(path: Path = DEFAULT_WEIGHTS) -> nn.Module:
     for name, value in classifier.state_dict().items():
         found = tuple(state[name].shape) if name in state else "missing"
         if found != tuple(value.shape):
-            raise UsageError(
-                f"{path} holds another network: {name} is {found}, should be {tuple(value.shape)}"
-            )
+            raise UsageError(f"{path} holds another network: {name} is {found}, should be {tuple(value.shape)}")
     if extra := sorted(state.keys() - classifier.state_dict().keys()):
         raise UsageError(f"{path} holds another network: unexpected {extra[0]}")
     if recorded != _fingerprint(state):

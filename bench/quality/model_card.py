@@ -88,8 +88,7 @@ def make(arguments: argparse.Namespace) -> None:
     real = fashion_mnist("t10k", arguments.data)
     a = arguments
     unguided, guided = (
-        Request(MODEL, weights.resolve(), a.per_class, scale, a.steps, a.seed, a.batch)
-        for scale in (1.0, a.guidance)
+        Request(MODEL, weights.resolve(), a.per_class, scale, a.steps, a.seed, a.batch) for scale in (1.0, a.guidance)
     )
     torch.set_num_threads(1)
     drawn = draw([unguided, guided], arguments.cache, arguments.processes, _report)

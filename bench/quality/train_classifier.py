@@ -61,9 +61,7 @@ def train(images: Tensor, labels: Tensor, recipe: Recipe, report=_report) -> dic
     """Train a `Classifier` on images [N, 1, 28, 28] in [-1, 1] and labels [N]; the EMA weights."""
     torch.manual_seed(recipe.seed)
     network = Classifier().to(memory_format=torch.channels_last).train()  # faster on a CPU
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
     start, running = time.monotonic(), 0.0
     for step, index in enumerate(_shuffled(len(images), recipe)):
@@ -117,9 +115,7 @@ def write_sample(path: Path, images: Tensor, labels: Tensor, classifier: Classif
         np.savez_compressed(file, images=pixels, labels=labels.to(torch.uint8), logits=logits)
 
 
-def write_card(
-    path: Path, weights: Path, recipe: Recipe, minutes: float, predicted: Tensor, labels: Tensor
-) -> None:
+def write_card(path: Path, weights: Path, recipe: Recipe, minutes: float, predicted: Tensor, labels: Tensor) -> None:
     """The model card, so that its numbers are those of the run; predicted, labels: [10000]."""
     right = predicted == labels
     whole, sample = (Accuracy(int(r.sum()), len(r)) for r in (right, right[:SAMPLE]))

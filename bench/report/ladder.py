@@ -31,9 +31,7 @@ def png(measurement: Measurement) -> bytes:
     axes.set_xticks(ticks, [f"{t:g}×" for t in ticks])
     axes.minorticks_off()
     axes.set_xlim(low * 0.75, high * 2.6)
-    axes.set_xlabel(
-        "speed-up of a whole run over the reference, 95 % interval over fresh processes (log scale)"
-    )
+    axes.set_xlabel("speed-up of a whole run over the reference, 95 % interval over fresh processes (log scale)")
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     figure.suptitle(_message(measurement), x=0.01, ha="left", fontsize=12, fontweight="bold")

@@ -20,9 +20,7 @@ def decode(event: dict) -> np.ndarray:
 
 def drawn(measurement: Measurement) -> dict[str, np.ndarray]:
     """Row name to pictures, for rows whose whole run was drawn and that did not fail."""
-    return {
-        e["row"]: decode(e) for e in measurement.of("pictures") if measurement.row(e["row"]).status != "red"
-    }
+    return {e["row"]: decode(e) for e in measurement.of("pictures") if measurement.row(e["row"]).status != "red"}
 
 
 def png(measurement: Measurement) -> bytes | None:
@@ -44,9 +42,7 @@ def png(measurement: Measurement) -> bytes | None:
         row = measurement.row(name)
         line[0].text(-0.12, 0.5, f"{name}\n{row.steps:,} steps", transform=line[0].transAxes, ha="right",
                      va="center", fontsize=8)  # fmt: skip
-    figure.suptitle(
-        "The pictures that were timed: the same starting noise and label down each column", fontsize=9
-    )
+    figure.suptitle("The pictures that were timed: the same starting noise and label down each column", fontsize=9)
     figure.subplots_adjust(left=2.1 / figure.get_figwidth(), right=0.99, bottom=0.01,
                            top=1 - 0.45 / figure.get_figheight(), wspace=0.05, hspace=0.05)  # fmt: skip
     out = io.BytesIO()

@@ -27,11 +27,7 @@ def _record(row: Row) -> dict[str, Any]:
         "steps": row.steps,
         "step_ms": row.step_ms,
         "whole_run_s": row.whole_run_s,
-        "whole_run_is": "timed"
-        if row.whole_run_timed_s is not None
-        else "extrapolated"
-        if row.step_ms
-        else None,
+        "whole_run_is": "timed" if row.whole_run_timed_s is not None else "extrapolated" if row.step_ms else None,
         "images_per_s": row.images_per_s,
         **_interval("speedup", row.speedup),
         **_interval("speedup_wall", row.wall_speedup),
@@ -39,9 +35,7 @@ def _record(row: Row) -> dict[str, Any]:
         **_interval("speedup_over_best_lossless", row.speedup_over_best_lossless),
         "half_width_percent": None if row.speedup is None else row.speedup.half_width * 100,
         "needs_longer": row.status == "ok" and row.needs_longer,
-        "slices_against_whole_percent": None
-        if row.slices_against_whole is None
-        else row.slices_against_whole * 100,
+        "slices_against_whole_percent": None if row.slices_against_whole is None else row.slices_against_whole * 100,
         "first_call_s": None if first is None else first[0],
         "first_call_is": None if first is None else "compiled" if first[1] else "cached or eager",
         "same_noise_error": row.probe_error,
@@ -131,9 +125,7 @@ def terminal(measurement: Measurement) -> str:
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head) - 1)]
     lines = [heading(measurement), ""]
     for r in [head, ["-" * w for w in widths] + ["-" * 5], *rows]:
-        fixed = "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=False))
-        )
+        fixed = "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=False)))
         lines.append(f"{fixed}  {r[-1]}".rstrip())
     return "\n".join(lines)
 

@@ -110,10 +110,8 @@ def when_to_use(row: Row) -> str:
         return "no effect that can be told from noise here"
     pays = _break_even(row)
     if row.lossless:
-        return f"always{pays}" if not pays else pays
-    return "when other pictures are acceptable: " + (
-        "check quality" if row.steps > 100 else "drafts, previews"
-    )
+        return pays if pays else f"always{pays}"
+    return "when other pictures are acceptable: " + ("check quality" if row.steps > 100 else "drafts, previews")
 
 
 def _break_even(row: Row) -> str:

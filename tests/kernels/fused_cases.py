@@ -59,9 +59,7 @@ def test_drawn(shape, row):
         torch.testing.assert_close(result, expected, rtol=0, atol=2e-6)
         assert torch.equal(result, fused_posterior_drawn(x, whole, bits, ids, 400, row))
         quiet = row * torch.tensor([1, 1, 1, 1, 0, 1]).to(DEVICE)
-        assert torch.equal(
-            fused_posterior_drawn(x, whole, seed, ids, step, quiet), posterior(x, whole, z, quiet)
-        )
+        assert torch.equal(fused_posterior_drawn(x, whole, seed, ids, step, quiet), posterior(x, whole, z, quiet))
 
 
 @triton.jit
@@ -74,9 +72,7 @@ def _words(destination, seed, sample_id, step, COUNTERS: tl.constexpr):
     tl.store(destination + blocks * 4 + 3, w3.to(tl.int64))
 
 
-@pytest.mark.parametrize(
-    ("seed", "sample_id", "step"), [(0, 0, 0), (2**64 - 2, 2**63 - 1, 999), (77, 5, 2**31)]
-)
+@pytest.mark.parametrize(("seed", "sample_id", "step"), [(0, 0, 0), (2**64 - 2, 2**63 - 1, 999), (77, 5, 2**31)])
 def test_words(seed, sample_id, step):
     words = torch.empty(64, 4, dtype=torch.int64, device=DEVICE)
     key = [torch.tensor([v - 2**64 if v >= 2**63 else v]).to(DEVICE) for v in (seed, sample_id, step)]
@@ -89,9 +85,7 @@ def test_words(seed, sample_id, step):
 @triton.jit
 def _box_muller(cosine, sine, radius_words, angle_words, N: tl.constexpr):
     at = tl.arange(0, N)
-    z0, z1 = philox.box_muller(
-        tl.load(radius_words + at).to(tl.uint32), tl.load(angle_words + at).to(tl.uint32)
-    )
+    z0, z1 = philox.box_muller(tl.load(radius_words + at).to(tl.uint32), tl.load(angle_words + at).to(tl.uint32))
     tl.store(cosine + at, z0)
     tl.store(sine + at, z1)
 

@@ -47,9 +47,7 @@ try:
 except RuntimeError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=HERE.parents[1], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=HERE.parents[1], capture_output=True, text=True)
     assert done.stdout.strip() == "the Triton kernel needs Triton: pip install triton", done.stderr
 
 

@@ -63,9 +63,7 @@ def test_a_processor_without_avx2_draws_the_same(native, unbuilt, monkeypatch):
     ids, step = torch.arange(3) + 2**35, 5
     monkeypatch.setattr(native_build, "FLAGS", [*native_build.FLAGS, "-mno-avx2", "-mno-fma", "-mno-avx"])
     counter = (torch.arange(70)[None], step, ids[:, None] & 0xFFFF_FFFF, ids[:, None] >> 32)
-    assert torch.equal(
-        kernel.native_words(7, ids, step, 70), torch.stack(philox_4x32(counter, (7, 0)), dim=-1)
-    )
+    assert torch.equal(kernel.native_words(7, ids, step, 70), torch.stack(philox_4x32(counter, (7, 0)), dim=-1))
     z = kernel.native_normal(7, ids, step, 280)
     torch.testing.assert_close(z, philox_normal(7, ids, step, 280), rtol=0, atol=1e-6)
 

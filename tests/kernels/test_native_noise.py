@@ -90,12 +90,8 @@ def test_the_normal_law(million):
     which=st.integers(0, 24),
     guided=st.booleans(),
 )
-def test_the_drawn_update_is_the_update_of_what_is_drawn(
-    native, rows, seed, ids, step, elements, which, guided
-):
-    x, conditional, unconditional = torch.randn(
-        3, len(ids), elements, generator=torch.Generator().manual_seed(1)
-    )
+def test_the_drawn_update_is_the_update_of_what_is_drawn(native, rows, seed, ids, step, elements, which, guided):
+    x, conditional, unconditional = torch.randn(3, len(ids), elements, generator=torch.Generator().manual_seed(1))
     out = Guided(conditional, unconditional, 1.7) if guided else conditional
     result = native.native_posterior_drawn(x, out, seed, ids, step, rows[which])
     z = native.native_normal(seed, ids, step, elements)

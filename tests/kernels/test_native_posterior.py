@@ -9,9 +9,7 @@ from torch import Tensor
 from sampler.posterior import Guided, posterior
 
 NAN, INF = float("nan"), float("inf")
-SHAPES = st.lists(st.integers(1, 19), min_size=1, max_size=4) | st.sampled_from(
-    [[1, 1, 28, 28], [2, 3, 32, 32]]
-)
+SHAPES = st.lists(st.integers(1, 19), min_size=1, max_size=4) | st.sampled_from([[1, 1, 28, 28], [2, 3, 32, 32]])
 
 
 def drawn(shape: list[int], seed: int, count: int) -> list[Tensor]:
@@ -93,9 +91,7 @@ def test_strided_inputs(native, rows):
         expected = posterior(x, out, z, rows[2])
         assert torch.equal(native.native_posterior(x, out, z, rows[2]), expected)
         turned = x.transpose(2, 3).contiguous().transpose(2, 3)
-        result = native.native_posterior(
-            turned, Guided(out, wide[:, :3], 0.0), z, rows.t().contiguous().t()[2]
-        )
+        result = native.native_posterior(turned, Guided(out, wide[:, :3], 0.0), z, rows.t().contiguous().t()[2])
         assert torch.equal(result, posterior(x, wide[:, :3], z, rows[2]))
         assert result.is_contiguous()
 

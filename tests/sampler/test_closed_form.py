@@ -74,9 +74,7 @@ def test_the_exact_moments_tell_samplers_apart(schedule):
     """Otherwise the test above could not fail: the variances lie more than five standard errors apart."""
     network = GaussianDenoiser(schedule)
     variances = [
-        exact_moments(network, GAUSSIAN_CASES[case](schedule))[1]
-        for case in GAUSSIAN_CASES
-        if case.endswith("-20")
+        exact_moments(network, GAUSSIAN_CASES[case](schedule))[1] for case in GAUSSIAN_CASES if case.endswith("-20")
     ]
     for i, left in enumerate(variances):
         for right in variances[:i]:

@@ -31,7 +31,7 @@ def every_case():
     ]  # fmt: skip
 
 
-on_every_case = pytest.mark.parametrize("prediction, clip, steps", every_case())
+on_every_case = pytest.mark.parametrize(("prediction", "clip", "steps"), every_case())
 
 
 class Theirs:
@@ -122,7 +122,8 @@ def test_spacing(spacing, schedule):
             assert all(abs(ours[i] - theirs[i]) == 1 for i in differing)
             agreed += not differing
         else:
-            assert spacing == "trailing" and len(theirs) == count + 1
+            assert spacing == "trailing"
+            assert len(theirs) == count + 1
         if 1000 % count == 0:
             assert list(ours) == theirs
     assert agreed > 60

@@ -76,8 +76,7 @@ def test_a_sample_has_the_same_noise_in_every_company(shape):
     alone = PhiloxNoise(3, [17]).draw(500, torch.empty(1, *shape))
     assert torch.equal(alone[0], whole[17])
     halves = [
-        PhiloxNoise(3, range(64)).select(start, start + 32).draw(500, torch.empty(32, *shape))
-        for start in (0, 32)
+        PhiloxNoise(3, range(64)).select(start, start + 32).draw(500, torch.empty(32, *shape)) for start in (0, 32)
     ]
     assert torch.equal(torch.cat(halves), whole)
     strangers = PhiloxNoise(3, [99, 17, 2]).draw(500, torch.empty(3, *shape))

@@ -58,9 +58,7 @@ def test_add_noise_takes_any_shape(schedule):
         assert x.shape == x0.shape
         assert x.dtype is x0.dtype
         left = schedule.alphas_cumprod[[0, 999]]
-        torch.testing.assert_close(
-            x.flatten(1)[:, 0] if x.dim() > 1 else x, (left.sqrt() + (1 - left).sqrt()).float()
-        )
+        torch.testing.assert_close(x.flatten(1)[:, 0] if x.dim() > 1 else x, (left.sqrt() + (1 - left).sqrt()).float())
 
 
 def test_one_step_is_composed_of_many(schedule):

@@ -23,9 +23,7 @@ def start(noise):
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_ddpm_is_ancestral_with_the_larger_variance_unclipped(
-    scale, schedule, wavy, noise, start, relative_error
-):
+def test_ddpm_is_ancestral_with_the_larger_variance_unclipped(scale, schedule, wavy, noise, start, relative_error):
     condition = Condition.labels(torch.tensor([0, 1]), 2)
     trajectory = trajectories.ancestral(schedule, variance="beta", clip=None)
     states = {}

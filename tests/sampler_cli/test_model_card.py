@@ -34,9 +34,7 @@ def arguments(trained, data, judge, folder, *more) -> list[str]:
 
 
 @pytest.mark.slow  # starts of Python with PyTorch
-def test_it_writes_a_card_and_goes_on_from_shards(
-    trained, tiny_data, untrained_judge, tmp_path, monkeypatch, capsys
-):
+def test_it_writes_a_card_and_goes_on_from_shards(trained, tiny_data, untrained_judge, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CXX", "no-such-compiler")  # drawn eagerly, to be quick
     asked = arguments(trained, tiny_data, untrained_judge, tmp_path)
     assert model_card.main(asked) == 0
@@ -45,9 +43,7 @@ def test_it_writes_a_card_and_goes_on_from_shards(
     assert card.sha256(trained / "fashion-mnist.safetensors") in text
     assert "451,652 parameters" in text
     assert "python -m sampler train --model fashion-mnist --images 192 --batch 16 --seed 0" in text
-    assert (
-        "python -m bench.quality.model_card --per-class 2 --guidance 3 --steps 2 --seed 0 --batch 10" in text
-    )
+    assert "python -m bench.quality.model_card --per-class 2 --guidance 3 --steps 2 --seed 0 --batch 10" in text
     assert {p.name for p in out.iterdir()} == {"README.md"} | {
         f"fashion-mnist{end}" for end in (".json", ".safetensors", "-loss.csv", "-loss.png", "-samples.png")
     }
@@ -143,9 +139,7 @@ def test_mistakes_are_sentences(change, says, trained, tiny_data, untrained_judg
     assert len(err.splitlines()) == 1
 
 
-def test_weights_must_be_those_of_the_record(
-    trained, tiny_data, untrained_judge, random_weights, tmp_path, capsys
-):
+def test_weights_must_be_those_of_the_record(trained, tiny_data, untrained_judge, random_weights, tmp_path, capsys):
     mixed = tmp_path / "mixed"
     shutil.copytree(trained, mixed)
     shutil.copyfile(random_weights, mixed / "fashion-mnist.safetensors")
