@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 from bench import report, store
 from bench.contenders import CONTENDERS
 from bench.environment import advice, fingerprint
@@ -11,7 +13,9 @@ from bench.options import add_options, from_options
 from bench.progress import Progress
 from bench.report import table
 from bench.run import measure
-from sampler.errors import UsageError
+from sampler.errors import UsageError, unknown
+from sampler.files import writable_folder
+from sampler.models import checked_device
 
 USAGE_EXIT = 3
 
@@ -60,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     workload = from_options(arguments)
     rows = arguments.rows.split(",") if arguments.rows else None
+    writable_folder(arguments.out)  # refused before the work, not after it
     with Progress() as progress:
         measurement = measure(workload, rows, progress.say, command="python -m bench " + " ".join(sys.argv[1:]))
     path, outputs = keep(measurement, arguments.out)
@@ -87,6 +92,10 @@ def failures(measurement) -> list[tuple[str, str]]:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    try:
+        torch.device(arguments.device)
+    except RuntimeError:
+        raise unknown("device", arguments.device, ("cpu", "cuda")) from None
     width = max(map(len, CONTENDERS))
     for name, contender in CONTENDERS.items():
         kind = "same pictures " if contender.lossless else "other pictures"
@@ -96,6 +105,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
+    checked_device(arguments.device)
     for name, value in fingerprint(arguments.device).items():
         print(f"{name:>15}  {value}")
     print()
@@ -107,7 +117,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     path = arguments.result or store.newest()
     measurement = store.load(path)
-    for output in report.write(measurement, arguments.out or path.parent):
+    for output in report.write(measurement, writable_folder(arguments.out or path.parent)):
         print(output)
     return 0
 

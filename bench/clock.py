@@ -59,19 +59,21 @@ class ReplayClock:
     """
 
     def __init__(self) -> None:
-        self._now_s = 0.0
+        self._now_s, self._passed = 0.0, False
         self._left: list[float] = []
 
     def load(self, durations_s: Sequence[float]) -> None:
         """Start again with these durations."""
-        self._now_s, self._left = 0.0, list(reversed(durations_s))
+        self._now_s, self._passed, self._left = 0.0, False, list(reversed(durations_s))
 
     def __call__(self) -> float:
+        if not self._passed:  # the start of a round: from zero, so that the stop reads the duration itself
+            self._now_s = 0.0
+        self._passed = False
         return self._now_s
 
     def replay(self) -> None:
         """Let the next recorded duration pass. Once they are spent (a profiler's extra call), none does."""
         if self._left:
-            # keep the running sum small, so that a difference of two readings is the duration itself
-            self._now_s = 0.0 if self._now_s > 1e6 else self._now_s
             self._now_s += self._left.pop()
+            self._passed = True

@@ -86,7 +86,7 @@ class Row:
             return "grey"
         if self.reason:
             return "red"
-        if self.name != REFERENCE and not self.pairs:
+        if not self.step_s:
             return "missing"
         return "ok"
 
@@ -135,7 +135,7 @@ class Row:
         """How many times faster than another row, a whole run (or a step), over the processes both were in."""
         mine, theirs = self.log_ratios(suffix), other.log_ratios(suffix)
         both = sorted(mine.keys() & theirs.keys())
-        if self.status != "ok" or not both:
+        if self.status != "ok" or other.status != "ok" or not both:
             return None
         by_steps = math.log(other.steps / self.steps) if whole else 0.0
         return ratio_interval([theirs[p] - mine[p] + by_steps for p in both])
@@ -207,7 +207,8 @@ class Row:
     def probe_error(self) -> float | None:
         """Largest difference from the reference after the same short path on the same noise, in [-1, 1] units."""
         probes = self.measurement.of("probe", self.name)
-        return max((p["largest"] for p in probes), default=None)
+        # NaN counts as the largest, which `max` alone would lose
+        return max((p["largest"] for p in probes), key=lambda e: (math.isnan(e), e), default=None)
 
     @property
     def needs_longer(self) -> bool:

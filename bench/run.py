@@ -78,7 +78,7 @@ def _measure(job: Measurement, names: list[str], say, plant: str | None) -> None
     pairs_s = workload.budget_s * 0.45 / workload.processes
     while process < workload.max_processes:
         base = process < workload.processes
-        pending = [n for n in able if n != REFERENCE and not job.of("error", n)]
+        pending = [n for n in able if n != REFERENCE and not job.row(n).reason]
         if not base:
             pending = [n for n in pending if job.row(n).needs_longer]
         left_s = workload.budget_s - (time.monotonic() - began)
@@ -175,6 +175,7 @@ def _gather(workers: list[_Worker]) -> Iterator[dict[str, Any]]:
             events.put(event)
         code = worker.process.wait()
         if not finished:
+            overhearing[worker.number].join(timeout=2)
             tail = [line for line in worker.complaints if line.strip()][-1:] or ["no message"]
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             where = f" during '{doing}'" if doing else ""
@@ -185,8 +186,9 @@ def _gather(workers: list[_Worker]) -> Iterator[dict[str, Any]]:
         for line in worker.process.stderr or ():
             worker.complaints.append(line)
 
+    overhearing = {w.number: threading.Thread(target=overhear, args=(w,), daemon=True) for w in workers}
     for worker in workers:
-        threading.Thread(target=overhear, args=(worker,), daemon=True).start()
+        overhearing[worker.number].start()
         threading.Thread(target=listen, args=(worker,), daemon=True).start()
     ended = 0
     try:
@@ -214,7 +216,10 @@ def _chosen(rows: list[str] | None, plant: str | None) -> list[str]:
     for name in rows:
         if name not in known:
             raise unknown("row", name, known)
-    return [REFERENCE, *(n for n in rows if n != REFERENCE)]
+    chosen = list(dict.fromkeys([REFERENCE, *rows]))
+    if len(chosen) == 1:
+        raise UsageError(f"{REFERENCE!r} alone has nothing to be compared with; ask for another row too")
+    return chosen
 
 
 def _now() -> str:

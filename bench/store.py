@@ -55,7 +55,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if isinstance(content, str):
-            partial.write_text(content)
+            partial.write_text(content, encoding="utf-8")
         else:
             partial.write_bytes(content)
         os.replace(partial, path)

@@ -112,9 +112,14 @@ def _pairs(stage: Stage, arms: dict[str, Arm], task: dict, rng: random.Random, e
     names = [name for name in arms if name != REFERENCE]
     stop_at = time.monotonic() + task["pairs_s"]
     gc.disable()
-    for name in names:  # a slow row gets one-step slices, so that it cannot eat the others' time
+    for name in list(names):  # a slow row gets one-step slices, so that it cannot eat the others' time
         arm = arms[name]
-        seconds, _ = arm.time_slice(stage.x, noises[name], clock, rng)
+        try:
+            seconds, _ = arm.time_slice(stage.x, noises[name], clock, rng)
+        except Exception as error:
+            emit(event="error", row=name, message=_sentence(error))
+            names.remove(name)
+            continue
         if seconds > 0.1 and arm.contender.variant.guided_between == (0.0, 1.0):
             arm.slice_steps = 1
     spent, step_s = dict.fromkeys(names, 0.0), {}

@@ -29,17 +29,16 @@ def available(device: torch.device) -> str | None:
 
 
 def fused_posterior(x: Tensor, out: Tensor | GuidedLike, z: Tensor, row: Tensor) -> Tensor:
-    """`sampler.posterior.posterior` in one pass over memory.
+    """`sampler.posterior.posterior` in one pass over memory, equal to it bit for bit in float32.
 
     x: [B, ...] float32, z: the same shape; out: the same shape in float32, float16 or bfloat16, strided
     if need be, or a guided pair, combined in float32; row: [6] float32 on the device. NaN is propagated.
     """
+    x, row = _state(x, row)
     from kernels import posterior_kernel
 
-    x, row = _state(x, row)
     same_shape("z", z, x)
-    _launch(posterior_kernel.posterior, x, out, (z.contiguous(), row), destination := torch.empty_like(x))
-    return destination
+    return _launch(posterior_kernel.posterior, x, out, (z.contiguous(), row))
 
 
 def fused_posterior_drawn(
@@ -55,42 +54,36 @@ def fused_posterior_drawn(
     sample_ids: [B] int64; seed, step: int64 tensors of one element, read when the kernel runs, so that a
     captured graph sees their new values; a plain integer stays frozen in it. Nothing is drawn where σ = 0.
     """
+    x, row = _state(x, row)
     from kernels import posterior_kernel
 
-    x, row = _state(x, row)
-    if sample_ids.shape != (len(x),) or sample_ids.dtype is not torch.int64:
-        raise ValueError(f"sample_ids must be [{len(x)}] torch.int64, got {list(sample_ids.shape)} {sample_ids.dtype}")
+    if sample_ids.shape != (len(x),) or sample_ids.dtype is not torch.int64 or sample_ids.device != x.device:
+        raise ValueError(
+            f"sample_ids must be [{len(x)}] torch.int64 on {x.device}, got {list(sample_ids.shape)} "
+            f"{sample_ids.dtype} on {sample_ids.device}"
+        )
     key = (_word("seed", seed, x.device), sample_ids.contiguous(), _word("step", step, x.device), row)
-    _launch(posterior_kernel.posterior_drawn, x, out, key, destination := torch.empty_like(x))
-    return destination
+    return _launch(posterior_kernel.posterior_drawn, x, out, key)
 
 
-def _launch(kernel, x: Tensor, out: Tensor | GuidedLike, inputs: tuple[Tensor, ...], destination: Tensor) -> None:
+def _launch(kernel: Any, x: Tensor, out: Tensor | GuidedLike, inputs: tuple[Tensor, ...]) -> Tensor:
     conditional, unconditional, scale = halves(out, x)
-    if unconditional is not None and unconditional.stride() != conditional.stride():
-        conditional, unconditional = conditional.contiguous(), unconditional.contiguous()
+    destination = torch.empty_like(x)
+    if x.numel() == 0:
+        return destination
     strides = _strides(conditional)
-    if strides is None:
+    if strides is None or (unconditional is not None and unconditional.stride() != conditional.stride()):
         conditional = conditional.contiguous()
         unconditional = None if unconditional is None else unconditional.contiguous()
-        strides = _strides(conditional)
-    if x.numel() == 0:
-        return
+        strides = (conditional.stride(0), None, 0, 0)
     elements = x.numel() // len(x)
     tiles = (elements + BLOCK - 1) // BLOCK
     with torch.cuda.device_of(x):
         kernel[(len(x) * tiles,)](
-            destination,
-            x,
-            *inputs,
-            conditional,
-            unconditional,
-            scale,
-            elements,
-            *strides,
-            BLOCK=BLOCK,
-            **OPTIONS,
-        )
+            destination, x, *inputs, conditional, unconditional, scale, elements, *strides,
+            BLOCK=BLOCK, **OPTIONS,
+        )  # fmt: skip
+    return destination
 
 
 def _strides(out: Tensor) -> tuple[int, int | None, int, int] | None:
@@ -98,7 +91,7 @@ def _strides(out: Tensor) -> tuple[int, int | None, int, int] | None:
 
     Covers [B, C, H, W] in either memory format and a slice of its channels; None: copy it first.
     """
-    if out.numel() == 0 or out[0].is_contiguous():
+    if out[0].is_contiguous():
         return out.stride(0), None, 0, 0
     if out.dim() == 4 and out.stride(2) == out.shape[3] * out.stride(3):
         return out.stride(0), out.shape[2] * out.shape[3], out.stride(1), out.stride(3)

@@ -35,7 +35,8 @@ inline float mean(const Row& row, float x, float out) {
 
 // One update of `count` elements; z is null where noise has no weight.
 void update(float* destination, const float* x, Output out, const float* z, Row row, int64_t count) {
-    const auto [conditional, unconditional, scale] = out;
+    const float *conditional = out.conditional, *unconditional = out.unconditional;
+    const float scale = out.scale;
     const auto store = [&](auto value) {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) destination[i] = value(i);

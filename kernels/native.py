@@ -67,7 +67,7 @@ def native_posterior_drawn(
 
 
 def native_normal(seed: int, sample_ids: Tensor, step: int | Tensor, elements: int) -> Tensor:
-    """`sampler.noise.philox_normal`: [B, elements] float32 from sample_ids [B] int64, within 1e-6 of it."""
+    """`sampler.noise.philox_normal`: [B, elements] float32 from sample_ids [B] int64, within a few ulp."""
     ids = _ids(sample_ids, len(sample_ids))
     destination = torch.empty(len(ids), elements)
     library().normal(destination.data_ptr(), ids.data_ptr(), len(ids), elements, _seed(seed), int(step))

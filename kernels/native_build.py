@@ -33,7 +33,13 @@ def library() -> ctypes.CDLL:
     compiler = shutil.which("g++")
     if compiler is None:
         raise RuntimeError("the native kernel needs a C++ compiler: install g++ (Debian: apt install g++)")
-    loaded = ctypes.CDLL(str(_built(compiler, cache_folder())))
+    path = _built(compiler, cache_folder())
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:  # such as a file system mounted noexec
+        raise RuntimeError(
+            f"the native kernel does not load ({error}); set DDPM_BENCH_CACHE to another folder"
+        ) from error
     for name, argument_types in FUNCTIONS.items():
         getattr(loaded, name).argtypes = argument_types
         getattr(loaded, name).restype = None

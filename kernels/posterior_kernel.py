@@ -1,4 +1,4 @@
-"""The Triton kernels of the posterior update; every number that changes from step to step is read from memory."""
+"""The Triton kernels of the posterior update; what changes from step to step is read from memory."""
 
 import triton
 import triton.language as tl

@@ -1,7 +1,7 @@
 """Pictures for people: a grid of samples, the loss of a training run, signals being denoised."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -56,11 +56,11 @@ def save_loss(loss_csv: Path, path: Path) -> None:
 
 
 def save_denoising(
-    ways: dict[str, Samples],
+    ways: Mapping[str, Samples],
     path: Path,
     notes: Sequence[str],
-    captions: dict[str, Sequence[str]],
-    truths: dict[str, Tensor],
+    captions: Mapping[str, Sequence[str]],
+    truths: Mapping[str, Tensor],
 ) -> None:
     """Per way a row, per kept timestep a column: x_t and the x0 estimate made from it; last the sample.
 

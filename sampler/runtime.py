@@ -6,6 +6,7 @@ A runtime takes a step and returns a step of the same signature, step(x, noise, 
 from collections.abc import Callable
 
 import torch
+import torch._inductor.config as inductor
 from torch import Tensor
 
 from sampler.errors import UsageError
@@ -39,13 +40,17 @@ def compiled(step: Step) -> Step:
 def compiled_frozen(step: Step) -> Step:
     """`compiled`, with weights as constants that Inductor may fold and pack ('freezing').
 
-    The weights of the moment of compilation are used from then on.
+    The weights of the moment of compilation are used from then on. The setting is made around the call:
+    passed as an option of `torch.compile` it comes too late for the tracer, and no weight is frozen.
     """
-    options: dict[str, str | int | bool | Callable] = {"freezing": True}
-    frozen = torch.compile(step, options=options, dynamic=False, fullgraph=True)
+    frozen = torch.compile(step, dynamic=False, fullgraph=True)
 
     def run(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
-        return frozen(x, noise, t, row)
+        before, inductor.freezing = inductor.freezing, True
+        try:
+            return frozen(x, noise, t, row)
+        finally:
+            inductor.freezing = before
 
     return run
 

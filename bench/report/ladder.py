@@ -70,4 +70,4 @@ def _message(measurement: Measurement) -> str:
 def _wrapped(text: str, width: int) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, width))
+    return "\n".join(textwrap.wrap(text, width)).replace("$", "\\$")  # a dollar would begin a formula

@@ -141,12 +141,16 @@ def _batch_axis(measurement: Measurement) -> list[str]:
             event["row"], str(event["batch"]), f"{step_s * 1e3:.2f}", f"{spread:.0f} %", f"{run_s:.2f}",
             f"{event['batch'] / run_s:.3g}",
         ])  # fmt: skip
+    for event in measurement.of("axis_error"):
+        records.append([event["row"], str(event["batch"]), "–", "–", "–", f"FAILED: {event['message']}"])
     head = ("row", "batch", "ms/step", "spread of slices", "latency of a run s", "images/s")
     return _table(head, records) if records else ["not measured in this run"]
 
 
 def _table(head, rows) -> list[str]:
-    clean = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    clean = [
+        [" ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows
+    ]
     return [
         "| " + " | ".join(head) + " |",
         "|" + "|".join([" --- "] + [" ---: "] * (len(head) - 2) + [" --- "]) + "|",

@@ -46,7 +46,7 @@ def test_normals(native, seed, ids, step, elements):
     z = native.native_normal(seed, ids, torch.tensor([step]), elements)
     exact = normals_in_double(words_by_definition(seed, ids, step, (elements + 3) // 4))[:, :elements]
     assert np.abs(z.numpy() - exact).max() < 1e-6
-    assert float((z - philox_normal(seed, ids, step, elements)).abs().max()) < 1e-6
+    assert float((z - philox_normal(seed, ids, step, elements)).abs().max()) < 1.5e-6  # both err
 
 
 @pytest.fixture(scope="module")

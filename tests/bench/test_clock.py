@@ -1,0 +1,73 @@
+"""The clock that hands recorded durations to pytest-benchmark."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.clock import CpuClock, ReplayClock
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import json, os, pytest
+from bench.clock import ReplayClock
+
+clock = ReplayClock()
+
+@pytest.mark.benchmark(timer=clock)
+@pytest.mark.parametrize("name", ["even", "wide"])
+def test_replay(benchmark, name):
+    durations = json.loads(os.environ["DURATIONS"])[name]
+    clock.load(durations)
+    benchmark.pedantic(clock.replay, rounds=len(durations), iterations=1)
+    clock.replay()  # a call too many
+"""
+
+
+def test_pytest_benchmark_sees_the_recorded_durations(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    durations = {
+        "even": [rng.uniform(0.009, 0.011) for _ in range(100)],
+        "wide": [10 ** rng.uniform(-7, 7) for _ in range(200)],  # a running sum would lose the short ones
+    }
+    (tmp_path / "test_replay.py").write_text(PROGRAM)
+    # --benchmark-cprofile calls the target once more, after the rounds
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-json=out.json",
+         "--benchmark-save-data", "--benchmark-cprofile=tottime", str(tmp_path)],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DURATIONS": json.dumps(durations)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    stored = json.loads((tmp_path / "out.json").read_text())["benchmarks"]
+    assert {b["params"]["name"] for b in stored} == set(durations)
+    for benchmark in stored:
+        wanted = durations[benchmark["params"]["name"]]
+        stats = benchmark["stats"]
+        assert stats["data"] == pytest.approx(wanted, rel=1e-12, abs=0)
+        assert stats["total"] == pytest.approx(sum(wanted), rel=1e-12, abs=0)
+        assert stats["rounds"] == len(wanted)
+
+
+def test_no_time_passes_once_the_durations_are_spent() -> None:
+    clock = ReplayClock()
+    clock.load([2.0])
+    for wanted in (2.0, 0.0, 0.0):
+        start = clock()
+        clock.replay()
+        assert clock() - start == wanted
+    clock.load([3.0])  # and it can be loaded again
+    start = clock()
+    clock.replay()
+    assert clock() - start == 3.0
+
+
+def test_cpu_clock_keeps_both_times_apart() -> None:
+    cpu, wall = iter([1.0, 1.5]), iter([10.0, 12.0])
+    clock = CpuClock(lambda: next(cpu), lambda: next(wall))
+    reading = clock.between(clock.mark(), clock.mark())
+    assert (reading.decisive_s, reading.wall_s) == (0.5, 2.0)

@@ -1,0 +1,166 @@
+"""Slices and pairs, on networks that do nothing but let a made-up clock run."""
+
+import random
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+
+from bench.clock import CpuClock
+from bench.contenders import Contender
+from bench.interleave import Arm, Stage, time_pair
+from bench.workload import workload
+from sampler import schedule
+from sampler.models import Model
+from sampler.posterior import posterior
+from sampler.variants import LIMITED, Update, Variant
+
+TICK = Fraction(1)
+
+
+class Clock(CpuClock):
+    """Time that passes only when told to; the wall runs three times as fast."""
+
+    def __init__(self):
+        self.now, self.marks = Fraction(0), 0
+        super().__init__(self._read, lambda: 3 * self.now)
+
+    def _read(self):
+        self.marks += 1
+        return self.now
+
+
+class Network(nn.Module):
+    """Predicts zeros; a call takes one tick."""
+
+    def __init__(self, clock: Clock):
+        super().__init__()
+        self.clock, self.seen = clock, []
+
+    def forward(self, x, t, condition):
+        self.seen.append(int(t[0]))
+        self.clock.now += TICK
+        return torch.zeros_like(x)
+
+
+def stage_on(clock: Clock, classes: int = 10, **given) -> Stage:
+    model = Model("none", Network(clock), (1, 2, 2), schedule.linear(), classes=classes, null_label=classes)
+    return Stage(workload("quick", **given), model, 2)
+
+
+def slowed(stage: Stage, clock: Clock, name: str, ticks: int) -> Arm:
+    """An arm whose update takes so many ticks a step, beside the network's."""
+
+    def apply(x, *rest):
+        clock.now += ticks * TICK
+        return posterior(x, *rest)
+
+    return stage.arm(Contender(name, "planted", Variant(name, update=lambda: Update(apply))))
+
+
+def test_a_pair_never_swaps_its_results_and_its_order_is_a_fair_coin() -> None:
+    clock = Clock()
+    stage = stage_on(clock, classes=0)
+    arms = [slowed(stage, clock, name, ticks) for name, ticks in (("one", 4), ("other", 9))]
+    order: list[str] = []
+    for arm in arms:
+        timed = arm.time_slice
+        arm.time_slice = lambda *a, name=arm.contender.name, timed=timed: (order.append(name), timed(*a))[1]
+    noises = [arm.noise(1, 2) for arm in arms]
+
+    def run(seed: int) -> list[bool]:
+        rng, firsts = random.Random(seed), []
+        for _ in range(200):
+            order.clear()
+            pair = time_pair(*arms, stage.x, noises, clock, rng)
+            assert (pair["reference_s"], pair["row_s"]) == (5, 10)
+            assert (pair["reference_wall_s"], pair["row_wall_s"]) == (15, 30)
+            assert order == (["one", "other"] if pair["reference_first"] else ["other", "one"])
+            firsts.append(pair["reference_first"])
+        return firsts
+
+    firsts = run(0)
+    assert 75 <= sum(firsts) <= 125  # 3.5 standard deviations of a fair coin
+    runs = sum(a != b for a, b in zip(firsts, firsts[1:]))
+    assert 72 <= runs <= 127  # neither alternating nor in blocks
+    assert run(0) == firsts
+    assert run(1) != firsts
+
+
+def test_a_slice_is_one_step_untimed_and_then_the_timed_ones() -> None:
+    clock = Clock()
+    stage = stage_on(clock, classes=0)
+    arm = slowed(stage, clock, "one", 0)
+    network = stage.model.network
+    began = clock.now
+    decisive, wall = arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(0))
+    assert clock.now - began == 6  # six steps were taken,
+    assert (decisive, wall) == (1, 3)  # five were timed, by two marks
+    assert clock.marks == 2
+    assert network.seen[0] == network.seen[1]  # the first is that of the first timed step, twice
+
+
+@pytest.mark.parametrize("textbook", ["", "ddpm", "strided"])
+def test_every_loop_is_sliced_alike(textbook: str) -> None:
+    clock = Clock()
+    stage = stage_on(clock, classes=0)
+    arm = stage.arm(Contender("one", "planted", Variant("one"), textbook=textbook))
+    for seed in range(20):
+        stage.model.network.seen.clear()
+        assert arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(seed)) == (1, 3)
+        first, *timed = stage.model.network.seen
+        assert first == timed[0]
+        gaps = [a - b for a, b in zip(timed, timed[1:])]
+        assert gaps == [200] * 4
+
+
+def test_slices_of_limited_guidance_hold_its_exact_share_of_guided_steps() -> None:
+    clock = Clock()
+    stage = stage_on(clock)
+    arm = stage.arm(Contender("limited", "planted", Variant("limited", guided_between=LIMITED)))
+    guided = [LIMITED[0] <= t / 1000 < LIMITED[1] for t in arm.timesteps]
+    assert sum(guided) == 400
+    for seed in range(300):  # a guided step calls the network twice: 2 of 5 guided make 7 calls
+        assert arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(seed))[0] == Fraction(7, 5)
+
+
+@pytest.mark.parametrize(("steps", "slice_steps"), [(20, 5), (50, 5), (50, 7), (3, 5), (1, 5), (1000, 1)])
+def test_slices_cover_the_whole_trajectory_evenly(steps: int, slice_steps: int) -> None:
+    clock = Clock()
+    stage = stage_on(clock, classes=0, steps=steps, slice_steps=slice_steps)
+    arm = stage.arm(Contender("one", "planted", Variant("one")))
+    visits: Counter[int] = Counter()
+    rng, slices = random.Random(0), 400
+    taken: list[list[int]] = []
+
+    def advance(x, positions, noise, after_step):
+        taken.append(positions)
+        for i in range(len(positions)):
+            after_step(i, x)
+
+    arm.advance = advance
+    for _ in range(slices):
+        arm.time_slice(stage.x, None, clock, rng)
+    k = min(slice_steps, steps)
+    for first, *timed in taken:
+        assert first == timed[0]
+        assert len(timed) == k
+        assert len(set(timed)) == k
+        assert 0 <= timed[0] < steps / k
+        assert all(steps // k <= b - a <= -(-steps // k) for a, b in zip(timed, timed[1:]))
+        visits.update(timed)
+    if steps <= 50:
+        mean = slices * k / steps
+        assert all(abs(visits[i] - mean) <= 4.5 * mean**0.5 for i in range(steps))
+    else:  # its positions in the four quarters of the path
+        quarters = Counter(i * 4 // steps for i in visits.elements())
+        assert all(70 <= quarters[q] <= 130 for q in range(4))
+
+
+def test_one_variant_is_built_once_for_rows_that_differ_in_the_path() -> None:
+    stage = stage_on(Clock())
+    variant = Variant("shared")
+    one, other = (stage.arm(Contender(n, "planted", variant)) for n in ("one", "other"))
+    assert one.sampler is other.sampler
