@@ -17,7 +17,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"help": "a shipped model, see `python -m sampler models` (default: fashion-mnist)"},
     "guidance": {"type": float, "help": "classifier-free guidance scale (default: 3)"},
     "budget": {"type": float, "metavar": "SECONDS",
-               "help": "seconds for everything after the first calls; what is left takes whole runs (default: 300)"},
+               "help": "seconds for everything after the first calls; what is left takes whole runs (default: 270)"},
 }  # fmt: skip
 
 

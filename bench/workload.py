@@ -24,7 +24,7 @@ class Workload:
     rounds: int = 10  # pairs a row in each process
     slice_steps: int = 5  # timed steps of a slice, after one that is not
     target_half_width: float = 0.03
-    budget_s: float = 300.0  # for everything after the first calls
+    budget_s: float = 270.0  # for everything after the first calls
     batch_axis: tuple[int, ...] = (1, 4, 16)
     quality_samples: int = 0  # pictures a row for the quality columns, 0: those of the timed whole run
 

@@ -6,7 +6,6 @@ A runtime takes a step and returns a step of the same signature, step(x, noise, 
 from collections.abc import Callable
 
 import torch
-import torch._inductor.config as inductor
 from torch import Tensor
 
 from sampler.errors import UsageError
@@ -43,6 +42,8 @@ def compiled_frozen(step: Step) -> Step:
     The weights of the moment of compilation are used from then on. The setting is made around the call:
     passed as an option of `torch.compile` it comes too late for the tracer, and no weight is frozen.
     """
+    import torch._inductor.config as inductor  # two seconds, for those who compile
+
     frozen = torch.compile(step, dynamic=False, fullgraph=True)
 
     def run(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:

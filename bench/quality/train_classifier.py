@@ -160,8 +160,8 @@ images more typical of their class than real ones are. So label accuracy is to b
 {rows}
 
 The weights are the last moving average; no checkpoint and no option was chosen on the test images.
-Network, shift and the absence of mirroring were chosen on the last 5,000 training images, in
-shorter runs that trained on the other 55,000; the run below used all 60,000.
+Network and augmentation were chosen on the last 5,000 training images, in shorter runs that trained
+on the other 55,000; the run below used all 60,000.
 
 ## Training
 

@@ -148,9 +148,7 @@ def _batch_axis(measurement: Measurement) -> list[str]:
 
 
 def _table(head, rows) -> list[str]:
-    clean = [
-        [" ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows
-    ]
+    clean = [[" ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
     return [
         "| " + " | ".join(head) + " |",
         "|" + "|".join([" --- "] + [" ---: "] * (len(head) - 2) + [" --- "]) + "|",

@@ -1,5 +1,6 @@
 """Slices and pairs, on networks that do nothing but let a made-up clock run."""
 
+import itertools
 import random
 from collections import Counter
 from fractions import Fraction
@@ -83,7 +84,7 @@ def test_a_pair_never_swaps_its_results_and_its_order_is_a_fair_coin() -> None:
 
     firsts = run(0)
     assert 75 <= sum(firsts) <= 125  # 3.5 standard deviations of a fair coin
-    runs = sum(a != b for a, b in zip(firsts, firsts[1:]))
+    runs = sum(a != b for a, b in itertools.pairwise(firsts))
     assert 72 <= runs <= 127  # neither alternating nor in blocks
     assert run(0) == firsts
     assert run(1) != firsts
@@ -112,7 +113,7 @@ def test_every_loop_is_sliced_alike(textbook: str) -> None:
         assert arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(seed)) == (1, 3)
         first, *timed = stage.model.network.seen
         assert first == timed[0]
-        gaps = [a - b for a, b in zip(timed, timed[1:])]
+        gaps = [a - b for a, b in itertools.pairwise(timed)]
         assert gaps == [200] * 4
 
 
@@ -149,7 +150,7 @@ def test_slices_cover_the_whole_trajectory_evenly(steps: int, slice_steps: int) 
         assert len(timed) == k
         assert len(set(timed)) == k
         assert 0 <= timed[0] < steps / k
-        assert all(steps // k <= b - a <= -(-steps // k) for a, b in zip(timed, timed[1:]))
+        assert all(steps // k <= b - a <= -(-steps // k) for a, b in itertools.pairwise(timed))
         visits.update(timed)
     if steps <= 50:
         mean = slices * k / steps

@@ -153,5 +153,5 @@ def test_first_call_says_whether_it_compiled() -> None:
 
 def test_workload_refuses_what_makes_no_job() -> None:
     for wrong in ({"budget_s": math.nan}, {"budget_s": 0}, {"steps": 0}, {"steps": 1001}, {"batch": 0}, {"rounds": 0}):
-        with pytest.raises(ValueError, match="must be|outside"):
+        with pytest.raises(ValueError, match=r"must be|outside"):
             workload("smoke", **wrong)

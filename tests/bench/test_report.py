@@ -1,0 +1,178 @@
+"""What is made from a stored measurement: the same bytes each time, and no row lost."""
+
+import io
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from bench import report, store
+from bench.report import ladder, pictures, table
+from bench.worker import encode
+from tests.bench.synthetic import everything, measurement, pairs
+from tests.bench.synthetic import pictures as picture_event
+
+OUTPUTS = ["latest.csv", "latest.md", "speedup.png", "grid.png"]
+CSV_COLUMNS = [
+    "row",
+    "status",
+    "lossless",
+    "steps",
+    "step_ms",
+    "whole_run_s",
+    "whole_run_is",
+    "images_per_s",
+    "speedup",
+    "speedup_low",
+    "speedup_high",
+    "speedup_wall",
+    "speedup_wall_low",
+    "speedup_wall_high",
+    "speedup_over_textbook",
+    "speedup_over_textbook_low",
+    "speedup_over_textbook_high",
+    "speedup_over_best_lossless",
+    "speedup_over_best_lossless_low",
+    "speedup_over_best_lossless_high",
+    "half_width_percent",
+    "needs_longer",
+    "slices_against_whole_percent",
+    "first_call_s",
+    "first_call_is",
+    "same_noise_error",
+    "pairs",
+    "processes",
+    "threads",
+    "batch",
+    "clock",
+    "machine",
+    "commit",
+    "reason",
+    "changes",
+]
+
+
+def test_the_same_result_gives_the_same_bytes(tmp_path) -> None:
+    path = store.save(everything(), tmp_path)
+    one, other = (report.write(store.load(path), tmp_path / name) for name in ("one", "other"))
+    assert [p.name for p in one] == OUTPUTS
+    for a, b in zip(one, other, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+    for a in one[2:]:
+        assert Image.open(a).size > (300, 100)
+
+
+def test_the_csv_holds_every_row_at_full_precision(tmp_path) -> None:
+    made = everything()
+    report.write(made, tmp_path)
+    read = pd.read_csv(tmp_path / "latest.csv")
+    assert list(read.columns) == CSV_COLUMNS
+    assert list(read["row"]) == made.rows
+    assert dict(zip(read["row"], read["status"])) == {
+        "reference": "ok", "textbook": "ok", "batched-cfg": "ok", "compiled": "red", "tf32": "grey", "ddim": "ok",
+        "channels-last": "missing", "a|b<i>": "red",
+    }  # fmt: skip
+    by = read.set_index("row")
+    interval = made.row("ddim").speedup
+    read_back = list(by.loc["ddim", ["speedup", "speedup_low", "speedup_high"]])
+    assert read_back == pytest.approx([interval.value, interval.low, interval.high], rel=1e-13)
+    assert by.loc["ddim", "whole_run_is"] == "timed"
+    assert by.loc["batched-cfg", "whole_run_is"] == "extrapolated"
+    assert by.loc["batched-cfg", "processes"] == 3
+    assert by["speedup"].notna().to_dict() == {n: made.row(n).status == "ok" for n in made.rows}
+
+
+def test_the_markdown_holds_every_row_in_whole_cells(tmp_path) -> None:
+    made = everything()
+    report.write(made, tmp_path)
+    text = (tmp_path / "latest.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    for name in made.rows[:-1]:
+        assert any(line.startswith(f"| {name} |") for line in lines), name
+    assert r"| a\|b&lt;i> |" in text
+    assert r"FAILED: ValueError: &lt;lambda>\|x costs $5 or $ |" in text
+    assert "| batched-cfg | 16 | – | – | – | FAILED: no memory |" in text
+    assert "<" not in text
+    first = lines[: 2 + len(made.rows)]
+    assert {line.replace(r"\|", "").count("|") for line in first} == {len(table.COLUMNS) + 1}
+    assert "| needs CUDA |" in text
+    assert "~" in next(line for line in lines if line.startswith("| batched-cfg |"))
+
+
+def test_a_reason_of_several_lines_stays_in_its_cell() -> None:
+    event = {"event": "error", "row": "ddim", "process": 0, "message": "one\ntwo"}
+    lines = table.markdown(measurement(["reference", "ddim"], [event])).splitlines()
+    assert any(line.endswith("| FAILED: one two |") for line in lines)
+
+
+def test_the_terminal_shows_every_row_aligned() -> None:
+    made = everything()
+    lines = table.terminal(made).splitlines()
+    assert [line.split()[0] for line in lines[4:]] == made.rows
+    assert "uncommitted" not in lines[0]
+    made.interrupted, made.environment["dirty"] = True, True
+    assert "INTERRUPTED" in table.heading(made)
+    assert "uncommitted" in table.heading(made)
+
+
+def test_pictures_are_decoded_as_they_were_encoded() -> None:
+    import torch
+
+    grey = np.arange(2 * 3 * 8 * 8, dtype=np.int64).reshape(2, 3, 8, 8) % 256
+    event = encode(torch.from_numpy(grey.astype(np.float32) / 127.5 - 1))
+    assert np.array_equal(pictures.decode({**event, "shape": [2, 3, 8, 8]}), grey)
+    beyond = encode(torch.tensor([[[[-7.0, 7.0]]]]))
+    assert pictures.decode({**beyond, "shape": [1, 1, 1, 2]}).tolist() == [[[[0, 255]]]]
+
+
+def test_the_grid_shows_each_picture_unchanged() -> None:
+    grey = np.zeros((3, 1, 28, 28), np.uint8)
+    for i, level in enumerate((40, 120, 200)):
+        grey[i] = level
+    made = measurement(["reference", "ddim"], [*pairs("ddim", {0: [1.0]}), picture_event("ddim", grey)])
+    shown = np.asarray(Image.open(io.BytesIO(pictures.png(made))).convert("L"))
+    area = {level: int((shown == level).sum()) for level in (40, 120, 200)}
+    assert min(area.values()) > 50 * 50
+    assert max(area.values()) - min(area.values()) < 0.1 * max(area.values())
+    columns = [np.median(np.nonzero(shown == level)[1]) for level in (40, 120, 200)]
+    assert columns == sorted(columns)
+
+
+def test_pictures_of_a_failed_row_are_not_shown() -> None:
+    event = picture_event("ddim", np.zeros((1, 1, 28, 28), np.uint8))
+    failed = {"event": "error", "row": "ddim", "process": 0, "message": "broke"}
+    assert pictures.png(measurement(["reference", "ddim"], [event, failed])) is None
+
+
+def test_no_grid_without_pictures(tmp_path) -> None:
+    made = measurement(["reference", "ddim"], pairs("ddim", {0: [1.0]}))
+    assert [p.name for p in report.write(made, tmp_path)] == OUTPUTS[:3]
+
+
+GREY = [{"event": "unavailable", "row": row, "message": f"needs {'$'} or {'$'}_{{"} for row in ("tf32", "cuda-graph")]
+LADDERS = {
+    "one row, one process": (["reference", "ddim"], pairs("ddim", {0: [1.0]})),
+    "only grey rows": (["reference", "tf32", "cuda-graph"], GREY),
+    "nothing at all": (["reference"], []),
+    "far apart": (["reference", "ddim", "strided"], [*pairs("ddim", {0: [1e-4]}), *pairs("strided", {0: [1e4]})]),
+}
+
+
+@pytest.mark.parametrize("case", LADDERS)
+@pytest.mark.filterwarnings("error")
+def test_a_ladder_and_a_report_of(case: str, tmp_path) -> None:
+    made = measurement(*LADDERS[case])
+    image = Image.open(io.BytesIO(ladder.png(made)))
+    assert image.size > (1000, 200)
+    assert len(np.unique(np.asarray(image.convert("L")))) > 20  # something is drawn
+    report.write(made, tmp_path)
+    read = pd.read_csv(tmp_path / "latest.csv")
+    assert list(read["row"]) == made.rows
+
+
+def test_one_process_gives_no_interval_and_says_so() -> None:
+    made = measurement(["reference", "ddim"], pairs("ddim", {0: [0.5]}))
+    assert math.isnan(made.row("ddim").speedup.low)
+    assert "2 [no interval: one process]" in table.markdown(made)

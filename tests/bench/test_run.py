@@ -1,0 +1,129 @@
+"""The whole job with real worker processes: what is kept when rows and workers fail, and when it is stopped."""
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from bench import run
+from bench.__main__ import failures
+from bench.measurement import Measurement
+from bench.report import pictures, table
+from bench.run import measure
+from bench.workload import workload
+
+pytestmark = pytest.mark.slow
+
+PLANT = "tests.bench.planted"
+TINY = workload("smoke", steps=20, batch=1, batch_axis=(1,), budget_s=300.0)
+FAULTY = {
+    "planted-raises": "RuntimeError: planted to raise",
+    "planted-differs": "claims to change no picture, but",
+    "planted-nan": "differs from the reference by nan",
+    "planted-late": "ValueError: planted to raise late",
+}
+
+
+@pytest.fixture(scope="module")
+def faulty() -> Measurement:
+    """Two rows that work among all that fail without taking the worker with them."""
+    return measure(TINY, ["batched-cfg", *FAULTY, "ddim"], plant=PLANT)
+
+
+def test_rows_that_work_are_measured_beside_those_that_do_not(faulty: Measurement) -> None:
+    assert faulty.rows == ["reference", "batched-cfg", *FAULTY, "ddim"]
+    for name, steps in (("reference", 20), ("batched-cfg", 20), ("ddim", 1)):
+        row = faulty.row(name)
+        assert (row.status, row.steps) == ("ok", steps), row.reason
+        assert len(row.step_s) == (TINY.rounds if name != "reference" else 2 * TINY.rounds)
+        assert row.whole_run_timed_s is not None or name == "reference"
+        assert row.speedup.value > 0
+    assert faulty.row("batched-cfg").probe_error < 1e-3
+    assert faulty.row("ddim").probe_error is None  # it has a path of its own
+    assert {(e["row"], e["batch"]) for e in faulty.of("axis")} == {("reference", 1), ("batched-cfg", 1)}
+    assert not faulty.interrupted
+    assert not faulty.of("died")
+
+
+def test_the_whole_run_of_the_reference_is_timed_and_drawn(faulty: Measurement) -> None:
+    assert faulty.row("reference").whole_run_timed_s is not None
+    assert faulty.row("batched-cfg").slices_against_whole is not None
+    drawn = pictures.drawn(faulty)
+    assert set(drawn) == {"reference", "batched-cfg", "ddim"}
+    assert {p.shape for p in drawn.values()} == {(1, 1, 28, 28)}
+    assert abs(drawn["reference"].astype(int) - drawn["batched-cfg"]).max() <= 2
+
+
+def test_faulty_rows_are_red_and_turn_the_exit(faulty: Measurement) -> None:
+    for name, reason in FAULTY.items():
+        row = faulty.row(name)
+        assert row.status == "red"
+        assert reason in row.reason
+        assert row.speedup is None
+    assert [name for name, _ in failures(faulty)] == list(FAULTY)
+    shown = table.markdown(faulty)
+    assert all(f"| {name} |" in shown for name in faulty.rows)
+
+
+def test_a_killed_worker_keeps_what_was_measured(monkeypatch) -> None:
+    monkeypatch.setattr(run, "_now", lambda: "2026-01-02T03:04:11Z")  # it seeds the order of the rows
+    job = measure(TINY, ["batched-cfg", "planted-dies", "ddim"], plant=PLANT)
+    (death,) = job.of("died")
+    assert "signal 9" in death["message"]
+    assert death["process"] == 0
+    status = {name: job.row(name).status for name in job.rows}
+    assert status == {"reference": "ok", "batched-cfg": "missing", "planted-dies": "missing", "ddim": "ok"}
+    assert len(job.row("ddim").pairs) == 1
+    assert [name for name, _ in failures(job)] == ["batched-cfg", "planted-dies"]
+    assert all(f"| {name} |" in table.markdown(job) for name in job.rows)
+
+
+def test_an_interrupt_keeps_what_was_measured_and_leaves_no_worker(monkeypatch) -> None:
+    started: list[subprocess.Popen] = []
+    popen = subprocess.Popen
+
+    def remembered(*arguments, **options):
+        process = popen(*arguments, **options)
+        if "bench.worker" in arguments[0]:
+            started.append(process)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", remembered)
+
+    def say(text: str) -> None:
+        if "round 1" in text:
+            raise KeyboardInterrupt
+
+    job = measure(TINY, ["batched-cfg"], say)
+    assert job.interrupted
+    assert len(job.row("batched-cfg").pairs) == 1
+    assert job.row("batched-cfg").probe_error is not None
+    assert job.json()["interrupted"]
+    assert len(started) == 2  # one prepared, one timed
+    for process in started:
+        assert process.poll() is not None
+        with pytest.raises(ProcessLookupError):  # ended and reaped
+            os.kill(process.pid, 0)
+
+
+def test_a_worker_ends_when_its_parent_does() -> None:
+    task = {"workload": TINY.json(), "plant": None, "rounds": 1, "rows": ["reference"], "phases": [], "seed": 0}
+    worker = run._Worker(task, 0)
+    worker.process.stdin.close()
+    deadline = time.monotonic() + 60
+    while worker.process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert worker.process.poll() == 1
+    worker.process.stdout.close()
+    worker.process.stderr.close()
+
+
+@pytest.mark.parametrize("rows", [["reference"], []])
+def test_the_reference_alone_is_refused(rows: list[str]) -> None:
+    with pytest.raises(ValueError, match="nothing to be compared with"):
+        measure(TINY, rows)
+
+
+def test_a_row_asked_for_twice_is_one_row() -> None:
+    assert run._chosen(["ddim", "ddim", "reference"], None) == ["reference", "ddim"]

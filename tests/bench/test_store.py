@@ -1,0 +1,148 @@
+"""Results on disk: whole or not at all, read back bit for bit, and never a reason to call the checkout dirty."""
+
+import json
+import math
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench import environment, store
+from sampler.errors import UsageError
+from tests.bench.synthetic import everything, measurement, pairs, probe
+
+
+def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
+    made = everything()
+    made.events += pairs("ddim", {3: [0.1 + 0.2, 1 / 3, 5e-324, 1.7976931348623157e308]}, reference_s=1.0)
+    path = store.save(made, tmp_path)
+    read = store.load(path)
+    assert read.json() == made.json()
+    assert repr(read.events) == repr(made.events)
+    assert read.workload == made.workload
+    assert store.save(read, tmp_path / "again").read_bytes() == path.read_bytes()
+    assert path == tmp_path / "made-up-cpu" / "2026-01-02T030405Z-0123456789.json"
+    assert store.newest(tmp_path) == path
+
+
+def test_nan_survives(tmp_path: Path) -> None:
+    read = store.load(store.save(measurement(["reference", "ddim"], [probe("ddim", math.nan)]), tmp_path))
+    assert math.isnan(read.row("ddim").probe_error)
+    assert read.row("ddim").status == "red"
+
+
+def test_a_dirty_checkout_is_in_the_name(tmp_path: Path) -> None:
+    made = everything()
+    made.environment["dirty"] = True
+    assert store.save(made, tmp_path).name.endswith("-0123456789-dirty.json")
+
+
+def test_a_result_of_a_gpu_machine_can_be_read_on_any(tmp_path: Path) -> None:
+    stored = everything().json()
+    stored["workload"]["device"] = "cuda:7"
+    (tmp_path / "a.json").write_text(json.dumps(stored))
+    assert store.load(tmp_path / "a.json").workload.device == "cuda:7"
+
+
+def _other_schema(text: str) -> str:
+    return json.dumps({**json.loads(text), "schema": 99})
+
+
+def _without(key: str):
+    return lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != key})
+
+
+DAMAGE = {
+    "truncated": lambda text: text[: len(text) // 2],
+    "cut by one": lambda text: text[:-1],
+    "empty": lambda text: "",
+    "not JSON": lambda text: "row,status\n",
+    "bytes": lambda text: b"\xff\xfe\x00\x80",
+    "a list": lambda text: "[1, 2]",
+    "a number": lambda text: "1",
+    "a string": lambda text: '"schema"',
+    "null": lambda text: "null",
+    "another kind": lambda text: '{"benchmarks": []}',
+    "other schema": _other_schema,
+    "no events": _without("events"),
+    "no schema": _without("schema"),
+    "unknown field": lambda text: text.replace('"batch":4', '"bitch":4'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_result_is_refused_in_one_sentence(tmp_path: Path, damage: str) -> None:
+    path = store.save(everything(), tmp_path)
+    damaged = DAMAGE[damage](path.read_text())
+    path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    with pytest.raises(UsageError) as error:
+        store.load(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    if damage == "other schema":
+        assert "schema 99" in str(error.value)
+
+
+def test_a_missing_file_a_folder_and_an_empty_results_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(UsageError, match="cannot read"):
+            store.load(path)
+    with pytest.raises(UsageError, match="no results in"):
+        store.newest(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["new", b"new"])
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch, content) -> None:
+    path = tmp_path / "deep" / "a.txt"
+    store.write_atomically(path, "old")
+
+    def broken(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="No space"):
+        store.write_atomically(path, content)
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]  # and nothing half-written beside it
+    monkeypatch.undo()
+    store.write_atomically(path, content)
+    assert path.read_text() == "new"
+
+
+def test_half_a_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    store.write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):  # fails in the midst of writing
+        store.write_atomically(path, "x" * 100_000 + "\ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_results_do_not_make_the_checkout_dirty(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    assert environment.commit()[0] in ("unknown", "")
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(tmp_path), *arguments],
+            check=True, capture_output=True, text=True,
+        ).stdout.strip()  # fmt: skip
+
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("1")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    head = git("rev-parse", "--short=10", "HEAD")
+    assert environment.commit() == (head, False)
+    path = store.save(everything(), tmp_path / "results")
+    assert environment.commit() == (head, False)
+    git("add", "-f", str(path))
+    git("commit", "-qm", "a result")
+    path.write_text("changed")
+    assert environment.commit()[1] is False
+    (tmp_path / "code.py").write_text("2")
+    assert environment.commit()[1] is True
+    git("checkout", "-q", "code.py")
+    (tmp_path / "new.py").write_text("")
+    assert environment.commit()[1] is True
