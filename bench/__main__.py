@@ -88,7 +88,7 @@ def keep(measurement, results: Path = store.RESULTS):
 def failures(measurement) -> list[tuple[str, str]]:
     """The rows that turn the exit: those that failed, and those that should have been measured and were not."""
     rows = [measurement.row(name) for name in measurement.rows]
-    return [(r.name, r.reason or "was not measured") for r in rows if r.status in ("red", "missing")]
+    return [(r.name, r.reason or r.absence) for r in rows if r.status in ("red", "missing")]
 
 
 def _list(arguments: argparse.Namespace) -> int:

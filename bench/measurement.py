@@ -106,6 +106,12 @@ class Row:
             return "its pictures hold NaN or infinity"
         return ""
 
+    @property
+    def absence(self) -> str:
+        """Why there are no figures, for a row that is grey or missing."""
+        died = [e["message"] for e in self.measurement.of("died")]
+        return self.reason or "not measured" + (f"; a worker ended early: {died[0]}" if died else "")
+
     @cached_property
     def pairs(self) -> list[dict[str, Any]]:
         return self.measurement.of("pair", self.name)

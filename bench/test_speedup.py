@@ -14,7 +14,7 @@ def test_step(row: str, benchmark, measured) -> None:
     figures = measured.row(row)
     if figures.status == "grey":
         pytest.skip(figures.reason)
-    assert figures.status == "ok", f"{row}: {figures.reason or 'was not measured'}"
+    assert figures.status == "ok", f"{row}: {figures.reason or figures.absence}"
     clock.load(figures.step_s)
     benchmark.pedantic(clock.replay, rounds=len(figures.step_s), iterations=1)
     speedup = figures.speedup

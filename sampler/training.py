@@ -6,6 +6,7 @@ killed and resumed is, step for step, the run that was not.
 
 import csv
 import os
+import pickle
 import time
 from dataclasses import asdict, dataclass
 from math import cos, pi
@@ -53,6 +54,10 @@ def train(
     images [N, C, H, W] in [-1, 1], labels [N]. The folder holds `checkpoint.pt` (replaced
     atomically) and `loss.csv`; where a checkpoint of the same options is found, it goes on from it.
     """
+    if len(images) != len(labels):
+        raise UsageError(f"{len(images)} images were given with {len(labels)} labels")
+    if len(images) < options.batch:
+        raise UsageError(f"a batch of {options.batch} cannot be taken from {len(images)} images")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     device = next(network.parameters()).device
@@ -62,13 +67,21 @@ def train(
 
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        try:
+            saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise UsageError(f"{checkpoint} is not a readable checkpoint; remove it to start afresh") from error
         if saved["options"] != asdict(options):
             raise UsageError(
                 f"{checkpoint} belongs to a run with other options ({saved['options']}); "
                 "name another --out or remove it"
             )
-        network.load_state_dict(saved["network"])
+        try:
+            network.load_state_dict(saved["network"])
+        except RuntimeError as error:
+            raise UsageError(
+                f"{checkpoint} belongs to a network of another architecture; name another --out or remove it"
+            ) from error
         optimizer.load_state_dict(saved["optimizer"])
         ema, step, spent_s, history = saved["ema"], saved["step"], saved["spent_s"], saved["history"]
         report(f"resumed at image {step * options.batch:,}")
@@ -115,7 +128,7 @@ def train(
 
 def _training_step(network, schedule, images, labels, options, step, optimizer) -> float:
     device = next(network.parameters()).device
-    generator = torch.Generator().manual_seed((options.seed << 32) + step)
+    generator = _generator(options.seed, step)
     b = options.batch
     index = _batch_of_epoch(len(images), options, step)
     x0, label = images[index], labels[index].clone()
@@ -137,14 +150,19 @@ def _training_step(network, schedule, images, labels, options, step, optimizer) 
     return float(loss.detach())
 
 
+def _generator(seed: int, number: int) -> torch.Generator:
+    """The generator of one step or epoch. A CPU generator takes the lower 32 bits of its seed and no others."""
+    return torch.Generator().manual_seed((seed * 0x9E37_79B1 + number) % (1 << 32))  # odd: every seed its own
+
+
 def _batch_of_epoch(count: int, options: TrainingOptions, step: int) -> Tensor:
     """Indices of batch `step` when each epoch is a fresh permutation of the data."""
     per_epoch = max(1, count // options.batch)
     epoch, position = divmod(step, per_epoch)
     key = (options.seed, count, epoch)
     if _permutation.get("key") != key:
-        generator = torch.Generator().manual_seed((options.seed << 32) + (1 << 31) + epoch)
-        _permutation.update(key=key, value=torch.randperm(count, generator=generator))
+        permutation = torch.randperm(count, generator=_generator(options.seed, (1 << 31) + epoch))
+        _permutation.update(key=key, value=permutation)
     start = position * options.batch
     return _permutation["value"][start : start + options.batch]
 

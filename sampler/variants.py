@@ -54,9 +54,9 @@ class Variant:
         if not 0 <= low < high <= 1:
             raise UsageError(f"variant {self.name!r}: guided_between {self.guided_between} is no interval in 0…1")
         compiles = self.runtime in (runtime.compiled, runtime.compiled_frozen)
-        if compiles and self.update in (native_update, native_drawn_update):
+        if compiles and self.update in (native_update, native_drawn_update, fused_update):
             raise UsageError(
-                f"variant {self.name!r}: a compiled step cannot contain the native update; "
+                f"variant {self.name!r}: a compiled step cannot contain a kernel of ours; "
                 "its update is already fused by the compiler"
             )
 

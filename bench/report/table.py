@@ -78,7 +78,7 @@ COLUMNS = (
 def cells(row: Row) -> list[str]:
     """What the table shows of a row, in the order of COLUMNS."""
     if row.status in ("grey", "missing"):
-        return [row.name, *["–"] * 9, row.reason or "not measured"]
+        return [row.name, *["–"] * 9, row.absence]
     if row.status == "red":
         return [row.name, *["–"] * 9, f"FAILED: {row.reason}"]
     notes = [] if row.lossless else ["other pictures"]

@@ -35,9 +35,7 @@ def test_samples_do_not_depend_on_the_batch_size(tiny, trajectory):
     assert whole.shape == (8, 1, 8, 8)
     assert (whole.std(dim=0) > 0.01).any()
     for batch_size in (1, 3, 4, 8, 100):
-        torch.testing.assert_close(
-            images(tiny, trajectory, batch_size=batch_size), whole, rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(images(tiny, trajectory, batch_size=batch_size), whole, rtol=1e-5, atol=1e-5)
 
 
 def test_equal_batches_are_equal_whatever_their_company(tiny, trajectory):
@@ -75,9 +73,7 @@ def test_an_embedding_and_no_condition_at_all(tiny, trajectory):
     with torch.no_grad():
         null = torch.full_like(LABELS, tiny.null_label)
         embedded = Condition(tiny.network.label(LABELS), tiny.network.label(null))
-    torch.testing.assert_close(
-        images(tiny, trajectory, labels=None, condition=embedded), images(tiny, trajectory)
-    )
+    torch.testing.assert_close(images(tiny, trajectory, labels=None, condition=embedded), images(tiny, trajectory))
     free = images(tiny, trajectory, labels=None, guidance=1.0, count=8)
     nothing = images(tiny, trajectory, labels=None, guidance=1.0, condition=Condition(null, null))
     torch.testing.assert_close(free, nothing)

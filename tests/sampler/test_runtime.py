@@ -75,9 +75,7 @@ def test_frozen_weights_are_those_of_the_network(schedule):
     for seed in (0, 1):
         torch.manual_seed(seed)
         network = OneConvolution()
-        frozen = run(
-            build(Variant("v", runtime=runtime.compiled_frozen), network), start, trajectory, noise
-        )
+        frozen = run(build(Variant("v", runtime=runtime.compiled_frozen), network), start, trajectory, noise)
         torch.testing.assert_close(frozen, run(build(REFERENCE, network), start, trajectory, noise))
 
 
