@@ -39,12 +39,14 @@ def compiled(step: Step) -> Step:
 def compiled_frozen(step: Step) -> Step:
     """`compiled`, with weights as constants that Inductor may fold and pack ('freezing').
 
-    The weights of the moment of compilation are used from then on. The setting is made around the call:
-    passed as an option of `torch.compile` it comes too late for the tracer, and no weight is frozen.
+    The weights of the moment of compilation are used from then on. Both settings are needed: the option
+    alone comes too late for the tracer, and no weight is frozen; without it, `compiled` and this would be
+    one to the tracer's cache, and whichever ran first would run for both.
     """
     import torch._inductor.config as inductor  # two seconds, for those who compile
 
-    frozen = torch.compile(step, dynamic=False, fullgraph=True)
+    options: dict[str, str | int | bool | Callable] = {"freezing": True}
+    frozen = torch.compile(step, options=options, dynamic=False, fullgraph=True)
 
     def run(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
         before, inductor.freezing = inductor.freezing, True

@@ -118,7 +118,7 @@ def test_unavailable_is_grey_and_no_failure() -> None:
 def test_a_missing_row_is_never_dropped_and_is_a_failure(tmp_path) -> None:
     made = measurement(["reference", "ddim", "strided"], [first_call("strided", 250), *pairs("ddim", {0: [1.0]})])
     assert made.row("strided").status == "missing"
-    assert failures(made) == [("strided", "was not measured")]
+    assert failures(made) == [("strided", "not measured")]
     report.write(made, tmp_path)
     assert "\nstrided,missing," in (tmp_path / "latest.csv").read_text()
     assert "| strided | – |" in (tmp_path / "latest.md").read_text()

@@ -94,7 +94,7 @@ def test_it_learns(uninterrupted, schedule, images, labels):
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"batch": 4}, {"learning_rate": 2e-3}])
 def test_other_options_give_other_weights_and_are_refused(change, uninterrupted, schedule, images, labels, tmp_path):
-    ema, _, folder = uninterrupted
+    _, _, folder = uninterrupted
     options = TrainingOptions(**{**OPTIONS.__dict__, **change})
     with pytest.raises(UsageError, match=r"checkpoint.pt belongs to a run with other options \(.*'seed': 0"):
         train(fresh(), schedule, images, labels, options, folder)
