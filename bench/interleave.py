@@ -8,7 +8,7 @@ cost differently (limited guidance) is sampled in true proportion.
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from sampler.guidance import Condition
 from sampler.models import Model
 from sampler.noise import GeneratorNoise, Noise, PhiloxNoise
 from sampler.trajectory import Trajectory, ancestral, spaced
-from sampler.variants import Sampler, build, run
+from sampler.variants import Sampler, Variant, build, run
 
 PROBE_STEPS = 20  # length of the path on which a row is compared with the reference on the same noise
 
@@ -93,6 +93,7 @@ class Stage:
     workload: Workload
     model: Model
     batch: int
+    share: bool = False  # let variants that differ only in where they guide share a compiled step
     built: dict[str, Sampler] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -108,7 +109,8 @@ class Stage:
         """Build a contender; variants are built once and shared between rows that differ in the path."""
         name = contender.variant.name
         if name not in self.built:
-            self.built[name] = build(contender.variant, self.model.network, self.condition, self.guidance)
+            like = self._like(contender.variant) if self.share else None
+            self.built[name] = build(contender.variant, self.model.network, self.condition, self.guidance, like)
         trajectory = contender.path(self.model, self.workload.steps)
         timesteps = trajectory.timesteps
         if contender.textbook == "ddpm":
@@ -119,6 +121,13 @@ class Stage:
             contender, self.model, self.condition, self.guidance, timesteps, trajectory, self.built[name],
             self.workload.slice_steps,
         )  # fmt: skip
+
+    def _like(self, variant: Variant) -> Sampler | None:
+        """A sampler already built that differs from the variant only in where it guides."""
+        for sampler in self.built.values():
+            if replace(sampler.variant, name=variant.name, guided_between=variant.guided_between) == variant:
+                return sampler
+        return None
 
     def first_call_s(self, arm: Arm) -> float:
         """Wall seconds of the row's first two steps (one guided, one not, where they differ)."""

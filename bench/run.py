@@ -75,7 +75,7 @@ def _measure(job: Measurement, names: list[str], say, plant: str | None) -> None
     rng = random.Random(f"{workload.seed} {job.started}")
     process = 0
     # whole runs get what the pairs are expected to leave: half of the budget
-    pairs_s = workload.budget_s * 0.5 / workload.processes
+    pairs_s = workload.budget_s * 0.45 / workload.processes
     while process < workload.max_processes:
         base = process < workload.processes
         pending = [n for n in able if n != REFERENCE and not job.row(n).reason]

@@ -42,7 +42,9 @@ def main(task_json: str) -> None:
         os.sched_setaffinity(0, {task["core"]})
     torch.set_num_threads(workload.threads)
     rng = random.Random(task["seed"])
-    stage = Stage(workload, load_model(workload.model, workload.device), workload.batch)
+    stage = Stage(
+        workload, load_model(workload.model, workload.device), workload.batch, share="probe" not in task["phases"]
+    )
     extra = {c.name: c for c in _planted(task.get("plant"))}
     rows = [{**CONTENDERS, **extra}[name] for name in task["rows"]]
 
@@ -66,7 +68,7 @@ def _first_calls(stage: Stage, rows: list[Contender], task: dict, emit) -> dict[
     arms: dict[str, Arm] = {}
     for contender in rows:
         emit(event="doing", text=f"first call of {contender.name}")
-        missed = counters["inductor"]["fxgraph_cache_miss"]
+        seen, hit = counters["stats"]["unique_graphs"], counters["inductor"]["fxgraph_cache_hit"]
         try:
             arm = stage.arm(contender)
             seconds = stage.first_call_s(arm)
@@ -74,7 +76,8 @@ def _first_calls(stage: Stage, rows: list[Contender], task: dict, emit) -> dict[
             emit(event="error", row=contender.name, message=_sentence(error))
             continue
         arms[contender.name] = arm
-        compiled_now = counters["inductor"]["fxgraph_cache_miss"] > missed
+        graphs, hits = counters["stats"]["unique_graphs"] - seen, counters["inductor"]["fxgraph_cache_hit"] - hit
+        compiled_now = graphs > hits  # else every graph came from Inductor's cache, or there is none
         emit(
             event="first_call",
             row=contender.name,

@@ -101,7 +101,7 @@ def load_model(name: str = "fashion-mnist", device: torch.device | str = "cpu", 
     if weights is None and recipe.weights is not None:
         weights = WEIGHTS / recipe.weights
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would reseed every GPU too
         network = UNet(recipe.config)
         if weights is None:
             _randomise(network)

@@ -8,7 +8,7 @@ Every acceleration acts at one seam. A `Variant` names only where it differs fro
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -110,8 +110,20 @@ class Sampler:
         return [low <= t < high for t in trajectory.timesteps]
 
 
-def build(variant: Variant, network: nn.Module, condition: Condition | None = None, scale: float = 1.0) -> Sampler:
-    """Nest the seams of a variant around a network, for a condition and a guidance scale."""
+def build(
+    variant: Variant,
+    network: nn.Module,
+    condition: Condition | None = None,
+    scale: float = 1.0,
+    like: Sampler | None = None,
+) -> Sampler:
+    """Nest the seams of a variant around a network, for a condition and a guidance scale.
+
+    like: a sampler built for the same network, condition and scale whose variant differs from this one
+    only in where it guides; its guided step is used again instead of being compiled once more.
+    """
+    if like is not None and replace(like.variant, name=variant.name, guided_between=variant.guided_between) != variant:
+        raise UsageError(f"variants {variant.name!r} and {like.variant.name!r} differ in more than where they guide")
     prepared = variant.precision(variant.layout(network))
     update = variant.update()
     predict = variant.guide(prepared.network, condition, float(scale))
@@ -122,7 +134,7 @@ def build(variant: Variant, network: nn.Module, condition: Condition | None = No
 
         return variant.runtime(step)
 
-    guided = step_with(predict)
+    guided = step_with(predict) if like is None else like.guided
     everywhere = variant.guided_between == (0.0, 1.0) or scale == 1
     alone = predict if everywhere else variant.guide(prepared.network, condition, 1.0)
     conditional = guided if everywhere else step_with(alone)
