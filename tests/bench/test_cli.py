@@ -121,7 +121,7 @@ def test_run_stores_and_exits_by_what_was_measured(capsys, monkeypatch, tmp_path
     assert store.newest(out).exists()
     assert "ddim" in captured.out
     if code == 1:
-        assert "FAILED strided: was not measured" in captured.err
+        assert "FAILED strided: not measured" in captured.err
     if code == 130:
         assert "interrupted" in captured.err
 
