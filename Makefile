@@ -11,6 +11,9 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 # on a GPU machine, whose PyTorch is usually there already, .venv is used only where it has been made
 GPU_PYTHON = $(if $(wildcard $(VENV)/installed),$(BIN)/python,$(firstword $(shell command -v python || command -v python3)))
 
+# an empty value means 'write .pyc files': without them every fresh process reads PyTorch's sources anew, ten seconds
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help bench test test-slow gpu lint format report clean
 

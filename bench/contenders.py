@@ -63,12 +63,12 @@ class Contender:
     def unavailable(self, device: str) -> str:
         """Why this row cannot run on the device, or ''."""
         kind = torch.device(device).type
-        needs = self.needs or self.variant.needs
-        if needs == "cuda" and kind != "cuda":
+        needs = {self.needs, self.variant.needs}
+        if "cuda" in needs and kind != "cuda":
             return "needs CUDA"
-        if needs == "cpu" and kind != "cpu":
+        if "cpu" in needs and kind != "cpu":
             return "for the CPU; its CUDA counterpart has a row of its own"
-        if needs == "half" and kind == "cpu" and not cpu_has_bf16():
+        if "half" in needs and kind == "cpu" and not cpu_has_bf16():
             return "this CPU has no bfloat16 instructions (see the row autocast-bf16 for what it costs)"
         if self.variant.name == "native-update":
             from kernels import native
@@ -106,6 +106,7 @@ _ALL = [
     Contender("autocast-fp16", "float16 autocast, entered once", _V["autocast-fp16"], lossless=False),
     Contender("cast-bf16", "weights cast to bfloat16 once", _V["cast-bf16"], lossless=False),
     Contender("cast-fp16", "weights cast to float16 once", _V["cast-fp16"], lossless=False),
+    Contender("all-half", "all-lossless + weights in bfloat16", _V["all-half"], lossless=False, needs="half"),
     Contender("limited-guidance", "guidance at middle noise levels only (40 % of the steps)",
               _V["limited-guidance"], lossless=False),
     Contender("all-equal-steps", "all-lossless + limited guidance", _V["all-equal-steps"], lossless=False),

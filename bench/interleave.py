@@ -1,8 +1,9 @@
 """Arms that can be timed in thin slices, and the pairing of slices: back to back, in an order drawn by a coin.
 
-A slice is one step that is not timed (it warms the caches after the other arm) and then `slice_steps`
-timed ones, spread evenly over the arm's whole trajectory from a random offset, so that a row whose steps
-cost differently (limited guidance) is sampled in true proportion.
+A slice is one step that is not timed (it warms the caches after the other arm) and then a few timed ones, spread
+evenly over the arm's whole trajectory from a random offset. The noise of a pair hardly depends on how long its
+slices are, so thin slices, and many, are best; a row whose steps cost differently (limited guidance) needs enough
+of them to be sampled in true proportion.
 """
 
 import random
@@ -22,6 +23,7 @@ from sampler.noise import GeneratorNoise, Noise, PhiloxNoise
 from sampler.trajectory import Trajectory, ancestral, spaced
 from sampler.variants import Sampler, Variant, build, run
 
+PROPORTION_STEPS = 5  # of any five evenly spread steps, limited guidance (40 % of the path) guides exactly two
 PROBE_STEPS = 20  # length of the path on which a row is compared with the reference on the same noise
 
 
@@ -36,7 +38,7 @@ class Arm:
     timesteps: tuple[int, ...]
     trajectory: Trajectory
     sampler: Sampler
-    slice_steps: int = 5
+    slice_steps: int = 1
 
     @property
     def steps(self) -> int:
@@ -117,9 +119,10 @@ class Stage:
             timesteps = tuple(range(self.model.schedule.steps - 1, -1, -1))
         if contender.textbook == "strided":
             timesteps = tuple(textbook.textbook_strided_timesteps(self.model.schedule, trajectory.steps))
+        everywhere = contender.variant.guided_between == (0.0, 1.0)
         return Arm(
             contender, self.model, self.condition, self.guidance, timesteps, trajectory, self.built[name],
-            self.workload.slice_steps,
+            self.workload.slice_steps if everywhere else max(self.workload.slice_steps, PROPORTION_STEPS),
         )  # fmt: skip
 
     def _like(self, variant: Variant) -> Sampler | None:

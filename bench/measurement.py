@@ -1,18 +1,18 @@
 """What was measured, as it was measured, and the opinions derived from it.
 
 A `Measurement` holds raw events only; a `Row` computes. The unit of replication is the fresh process: each
-gives one median of ln(contender / reference) over its pairs, and the interval is Student's t over processes.
+gives one midmean of ln(contender / reference) over its pairs, and the interval is Student's t over processes.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from bench.contenders import CONTENDERS, REFERENCE, TEXTBOOK
-from bench.students_t import Interval, ratio_interval
+from bench.students_t import Interval, midmean, ratio_interval
 from bench.workload import Workload, from_json
 
 SCHEMA = 1
@@ -128,14 +128,14 @@ class Row:
         return self.measurement.row(REFERENCE).steps if self.name != REFERENCE else self.steps
 
     def log_ratios(self, suffix: str = "_s") -> dict[int, float]:
-        """For each process, the median of ln(row / reference) over its pairs, a step."""
+        """For each process, the midmean of ln(row / reference) over its pairs, a step."""
         if self.name == REFERENCE:
             return {p: 0.0 for p in _processes(self.measurement.of("pair"))}
         found: dict[int, list[float]] = {}
         for pair in self.pairs:
             ratio = math.log(pair["row" + suffix] / pair["reference" + suffix])
             found.setdefault(pair["process"], []).append(ratio)
-        return {process: median(values) for process, values in found.items()}
+        return {process: midmean(values) for process, values in found.items()}
 
     def ratio_over(self, other: "Row", whole: bool = True, suffix: str = "_s") -> Interval | None:
         """How many times faster than another row, a whole run (or a step), over the processes both were in."""
@@ -176,11 +176,12 @@ class Row:
 
     @cached_property
     def whole_run_timed_s(self) -> float | None:
-        """Seconds of a whole run, where every one of its steps was timed."""
-        segments = self.measurement.of("segment", self.name)
-        if sum(s["steps"] for s in segments) != self.steps:
-            return None
-        return sum(s["seconds"] for s in segments)
+        """Mean seconds of the whole runs of which every step was timed; None where there was none."""
+        runs: dict[int, list[dict[str, Any]]] = {}
+        for segment in self.measurement.of("segment", self.name):
+            runs.setdefault(segment.get("run", 0), []).append(segment)
+        complete = [run for run in runs.values() if sum(s["steps"] for s in run) == self.steps]
+        return fmean(sum(s["seconds"] for s in run) for run in complete) if complete else None
 
     @property
     def whole_run_s(self) -> float | None:

@@ -10,14 +10,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"help": "device to measure on: cpu, cuda, cuda:1 (default: cpu)"},
     "threads": {"type": int, "help": "CPU threads (default: 1; more than one waits at barriers and is noisy)"},
     "preset": {"choices": PRESETS, "default": "quick",
-               "help": "smoke: does everything run (1 min); quick: intervals within 3 %% (5 min after compiling); "
+               "help": "smoke: does everything run (1 min); quick: intervals within 3 %% (5 min, the first time 7); "
                        "full: every whole run, pictures judged (about 30 min) (default: quick)"},
     "batch": {"type": int, "help": "images at once (default: 4)"},
     "steps": {"type": int, "help": "steps of the reference, 1…1000 (default: 1000)"},
     "model": {"help": "a shipped model, see `python -m sampler models` (default: fashion-mnist)"},
     "guidance": {"type": float, "help": "classifier-free guidance scale (default: 3)"},
     "budget": {"type": float, "metavar": "SECONDS",
-               "help": "seconds for everything after the first calls; what is left takes whole runs (default: 270)"},
+               "help": "seconds for everything that is timed: pairs, other batch sizes, whole runs (default: 200)"},
 }  # fmt: skip
 
 

@@ -1,25 +1,25 @@
 """The job: fresh worker processes one after another, their events gathered, the result kept whatever happens."""
 
-import json
 import os
-import queue
 import random
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from bench import environment
 from bench.contenders import CONTENDERS, REFERENCE
+from bench.crew import Worker, in_lanes
 from bench.measurement import Measurement
 from bench.workload import Workload
 from sampler import runtime
 from sampler.errors import UsageError, unknown
 
-AXIS_ROWS = (REFERENCE, "batched-cfg")
+AXIS_ROWS, AXIS_SLICES = (REFERENCE, "batched-cfg"), 5
+FIRST_TURNS = 2  # turns in which every row is timed, before only the undecided are
+WHOLE_SHARE = 0.35  # of the budget is kept for whole runs
 
 
 def measure(
@@ -53,61 +53,93 @@ def _measure(job: Measurement, names: list[str], say, plant: str | None) -> None
         if name in CONTENDERS and (why := CONTENDERS[name].unavailable(workload.device)):
             job.events.append({"event": "unavailable", "row": name, "message": why})
     able = [n for n in names if not job.of("unavailable", n)]
-    task: dict[str, Any] = {"workload": workload.json(), "plant": plant, "rounds": workload.rounds}
+    task: dict[str, Any] = {"workload": workload.json(), "plant": plant}
 
     say("first calls: compiling what is to be compiled (cached for the next run)")
-    halves = _halves(able)
-    with_workers = [
-        _Worker({**task, "rows": [REFERENCE, *half], "phases": ["probe"], "seed": 0, "core": core}, i)
-        for i, (half, core) in enumerate(zip(halves, _cores(len(halves), workload), strict=True))
-    ]
-    seen: set[str] = set()
-    for event in _gather(with_workers):
-        if event.get("row") == REFERENCE:
-            if event["event"] in seen:
-                continue
-            seen.add(event["event"])
-        _take(job, event, -1, say, "preparing")
+    _prepare(job, able, task, say)
     if job.of("error", REFERENCE):
         raise UsageError(f"the reference itself failed: {job.row(REFERENCE).reason}")
 
-    began = time.monotonic()
     rng = random.Random(f"{workload.seed} {job.started}")
-    process = 0
-    # whole runs get what the pairs are expected to leave: half of the budget
-    pairs_s = workload.budget_s * 0.45 / workload.processes
-    while process < workload.max_processes:
-        base = process < workload.processes
-        pending = [n for n in able if n != REFERENCE and not job.row(n).reason]
-        if not base:
-            pending = [n for n in pending if job.row(n).needs_longer]
-        left_s = workload.budget_s - (time.monotonic() - began)
-        if not pending or (not base and left_s < 20):
-            break
-        phases = ["pairs"]
-        extra: dict[str, Any] = {}
-        if process == 0:
-            phases.append("axis")
-            extra = {
-                "axis_rows": [n for n in AXIS_ROWS if n in able],
-                "axis_slices": max(3, workload.rounds // 2),
-            }
-        if base and process == workload.processes - 1:
-            phases.append("whole")
-            extra["whole_until_s"] = left_s
-            if workload.quality_samples:
-                phases.append("quality")
-                extra["quality_samples"] = workload.quality_samples
-        one = {
-            **task, **extra, "rows": [REFERENCE, *pending], "phases": phases,
-            "seed": rng.getrandbits(48), "core": _cores(1, workload, rng)[0],
-            "pairs_s": pairs_s if base else max(5.0, min(left_s - 10, pairs_s)),
-        }  # fmt: skip
-        label = f"process {process + 1} of {workload.processes if base else workload.max_processes}"
-        for event in _gather([_Worker(one, process)]):
-            done_s = time.monotonic() - began
-            _take(job, event, process, say, f"{label}, {max(0, workload.budget_s - done_s):.0f} s left at most")
-        process += 1
+    together = 1 if torch.device(workload.device).type == "cuda" else workload.processes
+    budget_s, numbers = workload.budget_s, range(workload.processes)
+    for group in (numbers[i : i + together] for i in range(0, len(numbers), together)):
+        share_s = budget_s * len(group) / len(numbers)
+        _time_group(job, group, able, task, share_s, rng, say, last=group[-1] == numbers[-1])
+
+
+def _prepare(job: Measurement, able: list[str], task: dict[str, Any], say) -> None:
+    """First calls, in two lots side by side while nothing is timed, and the comparison on the same noise."""
+    halves = _halves(able)
+    crew = [Worker({**task, "rows": [REFERENCE, *half], "seed": 0, "share": False}, -1) for half in halves]
+    seen: set[str] = set()
+    try:
+        for do in ("build", "compare"):
+            for _, event in in_lanes([w for w in crew if not w.dead], {"do": do}, len(crew), _pins(job.workload)):
+                if event.get("row") == REFERENCE and event["event"] in seen:
+                    continue
+                seen.add(event["event"] if event.get("row") == REFERENCE else "")
+                _take(job, event, -1, say, "preparing")
+    finally:
+        for worker in crew:
+            worker.end()
+
+
+def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task: dict[str, Any], budget_s: float,
+                rng: random.Random, say, last: bool) -> None:  # fmt: skip
+    """Build a group of fresh processes side by side, then let them take turns, one timed at a time.
+
+    Every row gets the first turns; then only those whose interval is still too wide. The last process of
+    all also times whole runs.
+    """
+    workload = job.workload
+    rows = [n for n in able if n != REFERENCE and not job.row(n).reason]
+    crew = [Worker({**task, "rows": [REFERENCE, *rows], "seed": rng.getrandbits(48)}, n) for n in numbers]
+    try:
+        say(f"building the rows in {len(crew)} fresh process{'es' * (len(crew) > 1)}")
+        lanes = min(len(crew), os.cpu_count() or 1)
+        for worker, event in in_lanes(crew, {"do": "build"}, lanes, _pins(workload)):
+            if event["event"] != "first_call":  # those of the preparation count: these come from its caches
+                _take(job, event, worker.number, say, f"building, process {worker.number + 1}")
+        began = time.monotonic()
+        whole_s = budget_s * WHOLE_SHARE if last else 0.0
+
+        def give(worker: Worker, **order: Any) -> None:
+            core = rng.choice(sorted(os.sched_getaffinity(0))) if _pins(workload) else None
+            for event in worker.obey({**order, "core": core}):
+                left_s = max(0.0, budget_s - (time.monotonic() - began))
+                label = f"process {worker.number + 1} of {workload.processes}, {left_s:.0f} s left at most"
+                _take(job, event, worker.number, say, label)
+
+        if numbers[0] == 0:
+            give(crew[0], do="axis", rows=[n for n in AXIS_ROWS if n in able], slices=AXIS_SLICES)
+        turn = 0
+        while True:
+            left_s = budget_s - whole_s - (time.monotonic() - began)
+            pending = [n for n in rows if not job.row(n).reason and (turn < FIRST_TURNS or job.row(n).needs_longer)]
+            crew = [w for w in crew if not w.dead]
+            if not pending or not crew or (turn and left_s <= 0):
+                break
+            rng.shuffle(crew)
+            seconds = max(1.0, left_s / len(crew) / max(1, FIRST_TURNS - turn))
+            for worker in crew:
+                give(worker, do="pairs", rows=pending, rounds=workload.rounds, seconds=seconds)
+            turn += 1
+            if turn >= workload.max_turns:
+                break
+        alive = [w for w in crew if not w.dead]
+        if last and alive:
+            give(alive[-1], do="whole", seconds=budget_s - (time.monotonic() - began))
+            if workload.quality_samples and not alive[-1].dead:
+                give(alive[-1], do="judge", samples=workload.quality_samples)
+    finally:
+        for worker in crew:
+            worker.end()
+
+
+def _pins(workload: Workload) -> bool:
+    """Whether a process is pinned to one core: on the CPU with one thread, where the system can."""
+    return hasattr(os, "sched_getaffinity") and workload.threads == 1 and workload.device == "cpu"
 
 
 def _halves(able: list[str]) -> list[list[str]]:
@@ -118,14 +150,6 @@ def _halves(able: list[str]) -> list[list[str]]:
         return [[n for n in able if n != REFERENCE]]
     alone = [n for n in heavy if CONTENDERS[n].variant.name == CONTENDERS[heavy[0]].variant.name]
     return [alone, [n for n in able if n not in alone and n != REFERENCE]]
-
-
-def _cores(count: int, workload: Workload, rng: random.Random | None = None) -> list[int | None]:
-    """Cores to pin to: drawn at random where a generator is given; none where several threads are asked for."""
-    if not hasattr(os, "sched_getaffinity") or workload.threads > 1 or workload.device != "cpu":
-        return [None] * count
-    cores = sorted(os.sched_getaffinity(0))
-    return [rng.choice(cores) if rng else cores[i % len(cores)] for i in range(count)]
 
 
 def _take(job: Measurement, event: dict[str, Any], process: int, say, label: str) -> None:
@@ -144,65 +168,6 @@ def _take(job: Measurement, event: dict[str, Any], process: int, say, label: str
         job.events.append({**event, "process": process})
         if kind == "pair":
             say(f"{label}: round {event['round'] + 1}, {event['row']}")
-
-
-class _Worker:
-    """A fresh process of `bench.worker`, its events read by a thread."""
-
-    def __init__(self, task: dict[str, Any], number: int):
-        self.task, self.number = task, number
-        environ = {**os.environ, "PYTHONPATH": str(environment.ROOT)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", json.dumps(task)], cwd=environment.ROOT, env=environ,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.complaints: list[str] = []
-
-
-def _gather(workers: list[_Worker]) -> Iterator[dict[str, Any]]:
-    """Events of all workers as they come; a worker that ends without 'done' gives a 'died' event."""
-    events: queue.Queue = queue.Queue()
-
-    def listen(worker: _Worker) -> None:
-        finished, doing = False, ""
-        for line in worker.process.stdout or ():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # the last line of a killed worker may be cut
-            finished |= event["event"] == "done"
-            doing = event.get("text", doing)
-            events.put(event)
-        code = worker.process.wait()
-        if not finished:
-            overhearing[worker.number].join(timeout=2)
-            tail = [line for line in worker.complaints if line.strip()][-1:] or ["no message"]
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            where = f" during '{doing}'" if doing else ""
-            events.put({"event": "died", "message": f"{how}{where}; last words: {tail[0].strip()}"})
-        events.put(None)
-
-    def overhear(worker: _Worker) -> None:
-        for line in worker.process.stderr or ():
-            worker.complaints.append(line)
-
-    overhearing = {w.number: threading.Thread(target=overhear, args=(w,), daemon=True) for w in workers}
-    for worker in workers:
-        overhearing[worker.number].start()
-        threading.Thread(target=listen, args=(worker,), daemon=True).start()
-    ended = 0
-    try:
-        while ended < len(workers):
-            event = events.get()
-            if event is None:
-                ended += 1
-            else:
-                yield event
-    finally:
-        for worker in workers:
-            if worker.process.poll() is None:
-                worker.process.kill()
-                worker.process.wait()
 
 
 def _chosen(rows: list[str] | None, plant: str | None) -> list[str]:

@@ -19,19 +19,19 @@ class Workload:
     guidance: float = 3.0
     seed: int = 0
     preset: str = "quick"
-    processes: int = 3  # fresh processes a row: the unit of replication
-    max_processes: int = 6  # more, for rows whose interval is still too wide
-    rounds: int = 10  # pairs a row in each process
-    slice_steps: int = 5  # timed steps of a slice, after one that is not
+    processes: int = 4  # fresh processes: the unit of replication
+    rounds: int = 8  # pairs a row in each turn of a process
+    max_turns: int = 8  # two for every row, then only for those whose interval is still too wide
+    slice_steps: int = 1  # timed steps of a slice, after one that is not
     target_half_width: float = 0.03
-    budget_s: float = 270.0  # for everything after the first calls
+    budget_s: float = 200.0  # for everything that is timed: pairs, other batch sizes, whole runs
     batch_axis: tuple[int, ...] = (1, 4, 16)
     quality_samples: int = 0  # pictures a row for the quality columns, 0: those of the timed whole run
 
     def __post_init__(self):
         if self.model not in RECIPES:
             raise unknown("model", self.model, RECIPES)
-        for name, low in (("threads", 1), ("batch", 1), ("processes", 1), ("rounds", 1)):
+        for name, low in (("threads", 1), ("batch", 1), ("processes", 1), ("rounds", 1), ("max_turns", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"{name} = {getattr(self, name)}; it must be at least {low}")
         if not 1 <= self.steps <= 1000:
@@ -46,18 +46,19 @@ class Workload:
 _PRESETS: dict[str, dict[str, Any]] = {
     # to see that everything runs; its intervals are wide
     "smoke": {
-        "processes": 1, "max_processes": 1, "rounds": 2, "slice_steps": 2, "steps": 20, "budget_s": 60.0,
+        "processes": 1, "rounds": 1, "max_turns": 2, "slice_steps": 2, "steps": 20, "budget_s": 60.0,
         "batch_axis": (1, 4),
     },
     # the default: intervals within ±3 %
     "quick": {},
     # every whole run, more pairs, the pictures judged
     "full": {
-        "processes": 5, "max_processes": 8, "rounds": 20, "budget_s": 2400.0, "batch_axis": (1, 4, 16, 64),
+        "processes": 6, "rounds": 16, "max_turns": 20, "budget_s": 1800.0, "batch_axis": (1, 4, 16, 64),
         "quality_samples": 40, "target_half_width": 0.02,
     },
 }  # fmt: skip
 PRESETS = tuple(_PRESETS)
+_RETIRED = {"max_processes"}  # fields that older results hold
 
 
 def workload(preset: str = "quick", **given: Any) -> Workload:
@@ -71,5 +72,6 @@ def workload(preset: str = "quick", **given: Any) -> Workload:
 
 
 def from_json(stored: dict[str, Any]) -> Workload:
-    """The workload of a stored result."""
-    return Workload(**{**stored, "batch_axis": tuple(stored["batch_axis"])})
+    """The workload of a stored result, of this version or an older one."""
+    given = {name: value for name, value in stored.items() if name not in _RETIRED}
+    return Workload(**{**given, "batch_axis": tuple(stored["batch_axis"])})

@@ -26,3 +26,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
         if near
         else f"unknown {kind} {name!r}; known: {', '.join(known)}"
     )
+
+
+def in_one_line(error: Exception) -> str:
+    """An exception as one sentence: a user's mistake in its own words, any other with its type."""
+    if isinstance(error, UsageError):
+        return str(error)
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

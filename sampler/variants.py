@@ -220,6 +220,13 @@ _ALL = [
     Variant("cuda-graph", runtime=runtime.graphed, needs="cuda"),
     Variant("all-lossless", guide=guidance.batched_cfg, runtime=runtime.compiled_frozen, needs="cpu"),
     Variant(
+        "all-half",
+        guide=guidance.batched_cfg,
+        precision=precision.cast(BF16),
+        runtime=runtime.compiled_frozen,
+        needs="cpu",
+    ),
+    Variant(
         "all-equal-steps",
         guide=guidance.batched_cfg,
         runtime=runtime.compiled_frozen,

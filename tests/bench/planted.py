@@ -13,7 +13,7 @@ from sampler.posterior import posterior
 from sampler.variants import Update, Variant
 
 PREPARATION = 2  # steps of the first call, in every process
-WARM_SLICE = 3  # then one slice of the smoke preset: a step that is not timed and two that are
+WARM_SLICE = 3  # then one slice: a step that is not timed and two that are
 
 
 def _raises(x: Tensor, *rest) -> Tensor:

@@ -38,10 +38,10 @@ def probe(row: str, largest: float) -> dict:
     return {"event": "probe", "row": row, "process": -1, "largest": largest, "rms": largest / 10}
 
 
-def segments(row: str, steps: int, seconds: float, parts: int = 4) -> list[dict]:
+def segments(row: str, steps: int, seconds: float, parts: int = 4, run: int = 0) -> list[dict]:
     """A whole run in equal parts."""
     return [
-        {"event": "segment", "row": row, "process": 0, "index": i, "steps": steps // parts,
+        {"event": "segment", "row": row, "process": 0, "run": run, "index": i, "steps": steps // parts,
          "seconds": seconds / parts, "wall_s": seconds / parts}
         for i in range(parts)
     ]  # fmt: skip

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import contenders
+from bench import contenders, whole_runs
 from bench.__main__ import main
 from bench.contenders import CONTENDERS, full_path
+from bench.quality import judged
 from bench.report.textbook_table import CLAIMS
-from bench.worker import QUALITY_ROWS, WHOLE_FIRST
 from sampler import schedule
 from sampler.models import Model
 
@@ -23,7 +23,7 @@ def test_names_are_unique_and_say_what_they_change() -> None:
 
 
 def test_names_used_elsewhere_exist() -> None:
-    assert {*WHOLE_FIRST, *QUALITY_ROWS, *(claim.row for claim in CLAIMS)} <= set(CONTENDERS)
+    assert {*whole_runs.TELLING, *judged.ROWS, *(claim.row for claim in CLAIMS)} <= set(CONTENDERS)
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
@@ -34,7 +34,7 @@ def test_a_cuda_row_says_why_it_cannot_run_on_a_cpu(name: str) -> None:
         assert contender.unavailable("cuda") == ""
     elif contender.variant.needs == "cpu":
         assert "CPU" in contender.unavailable("cuda:0")
-    else:
+    elif contender.needs != "half":
         assert contender.unavailable("cpu") == ""
 
 

@@ -92,7 +92,7 @@ def test_a_pair_never_swaps_its_results_and_its_order_is_a_fair_coin() -> None:
 
 def test_a_slice_is_one_step_untimed_and_then_the_timed_ones() -> None:
     clock = Clock()
-    stage = stage_on(clock, classes=0)
+    stage = stage_on(clock, classes=0, slice_steps=5)
     arm = slowed(stage, clock, "one", 0)
     network = stage.model.network
     began = clock.now
@@ -106,7 +106,7 @@ def test_a_slice_is_one_step_untimed_and_then_the_timed_ones() -> None:
 @pytest.mark.parametrize("textbook", ["", "ddpm", "strided"])
 def test_every_loop_is_sliced_alike(textbook: str) -> None:
     clock = Clock()
-    stage = stage_on(clock, classes=0)
+    stage = stage_on(clock, classes=0, slice_steps=5)
     arm = stage.arm(Contender("one", "planted", Variant("one"), textbook=textbook))
     for seed in range(20):
         stage.model.network.seen.clear()

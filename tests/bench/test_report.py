@@ -10,7 +10,7 @@ from PIL import Image
 
 from bench import report, store
 from bench.report import ladder, pictures, table
-from bench.worker import encode
+from bench.whole_runs import encode
 from tests.bench.synthetic import everything, measurement, pairs
 from tests.bench.synthetic import pictures as picture_event
 

@@ -8,6 +8,7 @@ import pytest
 
 from bench import run
 from bench.__main__ import failures
+from bench.crew import Worker
 from bench.measurement import Measurement
 from bench.report import pictures, table
 from bench.run import measure
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 PLANT = "tests.bench.planted"
 TINY = workload("smoke", steps=20, batch=1, batch_axis=(1,), budget_s=300.0)
+TURNED = TINY.rounds * TINY.max_turns  # pairs a row: one process gives no interval, so every turn is taken
 FAULTY = {
     "planted-raises": "RuntimeError: planted to raise",
     "planted-differs": "claims to change no picture, but",
@@ -36,7 +38,7 @@ def test_rows_that_work_are_measured_beside_those_that_do_not(faulty: Measuremen
     for name, steps in (("reference", 20), ("batched-cfg", 20), ("ddim", 1)):
         row = faulty.row(name)
         assert (row.status, row.steps) == ("ok", steps), row.reason
-        assert len(row.step_s) == (TINY.rounds if name != "reference" else 2 * TINY.rounds)
+        assert len(row.step_s) == TURNED * (1 if name != "reference" else 2)
         assert row.whole_run_timed_s is not None or name == "reference"
         assert row.speedup.value > 0
     assert faulty.row("batched-cfg").probe_error < 1e-3
@@ -108,15 +110,14 @@ def test_an_interrupt_keeps_what_was_measured_and_leaves_no_worker(monkeypatch) 
 
 
 def test_a_worker_ends_when_its_parent_does() -> None:
-    task = {"workload": TINY.json(), "plant": None, "rounds": 1, "rows": ["reference"], "phases": [], "seed": 0}
-    worker = run._Worker(task, 0)
+    task = {"workload": TINY.json(), "plant": None, "rows": ["reference"], "seed": 0}
+    worker = Worker(task, 0)
     worker.process.stdin.close()
     deadline = time.monotonic() + 60
     while worker.process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert worker.process.poll() == 1
-    worker.process.stdout.close()
-    worker.process.stderr.close()
+    worker.end()
 
 
 @pytest.mark.parametrize("rows", [["reference"], []])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.students_t import Interval, ratio_interval
+from bench.students_t import Interval, midmean, ratio_interval
 
 
 @pytest.mark.parametrize("n", [*range(2, 32), 33, 50, 1000])
@@ -45,3 +45,22 @@ def test_overlap() -> None:
     assert one.overlaps(Interval(1.2, 1.1, 1.3))
     assert not one.overlaps(Interval(1.3, 1.2, 1.4))
     assert not one.overlaps(ratio_interval([0.0]))
+
+
+@pytest.mark.parametrize("n", range(1, 14))
+def test_midmean_is_the_mean_between_the_quartiles(n: int) -> None:
+    values = np.random.default_rng(n).normal(size=n)
+    fine = np.repeat(np.sort(values), 4)  # each value four times: a quarter is then a whole number
+    assert midmean(list(values)) == pytest.approx(fine[n : 3 * n].mean(), abs=1e-12)
+
+
+def test_midmean_is_less_noisy_than_the_median_and_as_deaf_to_outliers() -> None:
+    draws = np.random.default_rng(0).normal(size=(4000, 16))
+    middles = np.array([midmean(list(row)) for row in draws])
+    assert middles.std() < 0.95 * np.median(draws, axis=1).std()
+    assert midmean([1.0, 1.1, 0.9, 1.0, 1e9]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_midmean_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        midmean([])

@@ -1,0 +1,109 @@
+"""The crew: fresh worker processes, built side by side, that then obey one at a time: no two are timed at once.
+
+An order is one JSON line on a worker's standard input; its answer is events, one JSON line each, ending with
+`done`. A worker whose standard input closes ends, so none outlives its parent, however that ends.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from bench import environment
+
+Event = dict[str, Any]
+
+
+class Worker:
+    """One fresh process of `bench.worker`; `number` names it in the events."""
+
+    def __init__(self, task: dict[str, Any], number: int):
+        self.number = number
+        self.dead = False
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", json.dumps(task)],
+            cwd=environment.ROOT, env={**os.environ, "PYTHONPATH": str(environment.ROOT)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
+        )  # fmt: skip
+        self._complaints: list[str] = []
+        self._overhearing = threading.Thread(target=self._overhear, daemon=True)
+        self._overhearing.start()
+
+    def _overhear(self) -> None:
+        self._complaints.extend(self.process.stderr or ())
+
+    def obey(self, order: dict[str, Any]) -> Iterator[Event]:
+        """Give an order and yield its events; a worker that ends before `done` gives a last event 'died'."""
+        doing = ""
+        try:
+            assert self.process.stdin is not None
+            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass  # it has ended: the loop below finds no line and says how
+        for line in self.process.stdout or ():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # the last line of a killed worker may be cut
+            if event["event"] == "done":
+                return
+            doing = event.get("text", doing)
+            yield event
+        yield self._death(doing)
+
+    def _death(self, doing: str) -> Event:
+        self.dead = True
+        code = self.process.wait()
+        self._overhearing.join(timeout=2)
+        tail = [line for line in self._complaints if line.strip()][-1:] or ["no message"]
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        where = f" during '{doing}'" if doing else ""
+        return {"event": "died", "message": f"{how}{where}; last words: {tail[0].strip()}"}
+
+    def end(self) -> None:
+        """End the process if it still runs, and take it off the system's table."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:
+                    continue  # an order that a dead worker never read
+
+
+def in_lanes(workers: list[Worker], order: dict[str, Any], lanes: int, pinned: bool) -> Iterator[tuple[Worker, Event]]:
+    """Give all the same order, `lanes` at a time (each on a core of its own if `pinned`); events as they come."""
+    events: queue.Queue = queue.Queue()
+    waiting: queue.SimpleQueue = queue.SimpleQueue()
+    for worker in workers:
+        waiting.put(worker)
+
+    def lane(core: int | None) -> None:
+        while True:
+            try:
+                worker = waiting.get_nowait()
+            except queue.Empty:
+                events.put(None)
+                return
+            for event in worker.obey({**order, "core": core}):
+                events.put((worker, event))
+
+    cores = sorted(os.sched_getaffinity(0)) if pinned else []
+    lanes = max(1, min(lanes, len(workers)))
+    for i in range(lanes):
+        core = cores[i % len(cores)] if cores else None
+        threading.Thread(target=lane, args=(core,), daemon=True).start()
+    while lanes:
+        event = events.get()
+        if event is None:
+            lanes -= 1
+        else:
+            yield event
