@@ -141,7 +141,8 @@ def test_tails(drawn, threshold):
 
 def test_the_largest_possible_number_is_finite():
     assert float(drawn_from_word(0)) == pytest.approx(6.764, abs=1e-3)
-    assert float(drawn_from_word(MASK32)) == 0.0
+    smallest = float(drawn_from_word(MASK32))  # u = 1 - 2^-33, which float32 cannot hold
+    assert smallest == pytest.approx(2**-16, rel=1e-6)
 
 
 def drawn_from_word(word: int):
