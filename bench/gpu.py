@@ -40,9 +40,9 @@ def stages(minutes: float, out: Path, batch: int) -> list[Stage]:
     python, whole_s = [sys.executable, "-u", "-m"], 60 * minutes
 
     def table(seconds: float) -> list[str]:
-        budget_s = 0.4 * seconds  # the rest goes into compiling and building
-        return [*python, "bench", "run", "--device", "cuda", "--batch", str(batch), "--budget", f"{budget_s:.0f}",
-                "--out", str(out)]  # fmt: skip
+        budget_s = 0.35 * seconds  # the rest goes into compiling and building
+        return [*python, "bench", "run", "--device", "cuda", "--preset", "gpu", "--batch", str(batch),
+                "--budget", f"{budget_s:.0f}", "--out", str(out)]  # fmt: skip
 
     def update(seconds: float) -> list[str]:
         newest = store.newest(out)  # by the table before it; refused where there is none

@@ -53,17 +53,16 @@ class _Buffers:
     key: NoiseKey  # its step is the timestep of the row
 
     def fill(self, x: State, leg: Leg, key: NoiseKey) -> None:
-        """From device memory alone; the host hands over one number, as a kernel's argument."""
+        """From device memory alone, where the key came from the device (`sampler.variants` sees to that)."""
         for buffer, value in zip(parts(self.x), parts(x), strict=True):
             buffer.copy_(value)
         self.ts[: len(leg.ts)].copy_(leg.ts)
         self.rows[: len(leg.ts)].copy_(leg.rows)
         self.counter.zero_()
+        key = key.on(self.counter.device)
         assert isinstance(self.key.seed, Tensor)
-        if isinstance(key.seed, Tensor):
-            self.key.seed.copy_(key.seed)
-        else:
-            self.key.seed.fill_(key.seed - (1 << 64) if key.seed >= 1 << 63 else key.seed)
+        assert isinstance(key.seed, Tensor)
+        self.key.seed.copy_(key.seed)
         self.key.sample_ids.copy_(key.sample_ids)
 
 

@@ -30,10 +30,23 @@ class NoiseKey(NamedTuple):
     sample_ids: Tensor
     step: int | Tensor
 
+    def on(self, device: torch.device) -> "NoiseKey":
+        """The same key with its seed and step as tensors [1] on the device, where a kernel reads them."""
+        seed, step = (
+            word if isinstance(word, Tensor) else torch.tensor([_signed(word)], device=device)
+            for word in (self.seed, self.step)
+        )
+        return NoiseKey(seed, self.sample_ids.to(device), step)
+
     def draw(self, like: Tensor) -> Tensor:
         """The noise of this key, in the shape and dtype of `like` [B, ...]."""
         z = philox_normal(self.seed, self.sample_ids, self.step, like[0].numel())
         return z.reshape(like.shape).to(like.dtype)
+
+
+def _signed(word: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit integer."""
+    return word - (1 << 64) if word >= 1 << 63 else word
 
 
 class Noise(Protocol):

@@ -6,7 +6,7 @@ Every acceleration acts at one seam. A `Variant` names only where it differs fro
 `build` nests the seams in this one order, so no combination can silently lose a part.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -177,7 +177,7 @@ class Sampler:
         if self.draws:
             if not isinstance(noise, PhiloxNoise):
                 raise UsageError(f"variant {self.variant.name!r} draws its own noise and needs a PhiloxNoise source")
-            sources = dict.fromkeys((True, False), noise.key)
+            sources = dict.fromkeys((True, False), _keys(noise, trajectory.timesteps, timesteps, x))
         noisy = [self.draws or stochastic for stochastic in trajectory.stochastic]
         legs = []
         for (guided, with_noise), group in groupby(
@@ -192,6 +192,15 @@ class Sampler:
     def _guidance(self, trajectory: Trajectory) -> list[bool]:
         low, high = (share * trajectory.train_steps for share in self.variant.guided_between)
         return [low <= t < high for t in trajectory.timesteps]
+
+
+def _keys(noise: PhiloxNoise, steps: Sequence[int], ts: Tensor, x: Tensor) -> Callable[[int, Tensor], NoiseKey]:
+    """The key of each timestep; on a GPU its words are there before the loop, so that none is copied in it."""
+    key = noise.key(0, x)
+    if not x.is_cuda:
+        return lambda timestep, x: key._replace(step=timestep)
+    key, on_device = key.on(x.device), dict(zip(steps, ts.split(1), strict=True))
+    return lambda timestep, x: key._replace(step=on_device[timestep])
 
 
 def build(

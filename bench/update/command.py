@@ -30,7 +30,7 @@ def add(commands) -> None:
     command = commands.add_parser("update", help="measure the fused update: its bandwidth, and what it saves in a step")
     command.add_argument("--device", default="cpu", help=OPTIONS["device"]["help"])
     command.add_argument("--largest", type=float, metavar="MIB", default=None,
-                         help="largest state, MiB of float32 (default: 2048 on a GPU, 128 on a CPU)")  # fmt: skip
+                         help="largest state, MiB of float32 (default: 2048 on a GPU, 32 on a CPU)")  # fmt: skip
     command.add_argument("--budget", type=float, metavar="SECONDS", default=40.0,
                          help="seconds for the sizes (default: %(default)s)")  # fmt: skip
     command.add_argument("--step-budget", type=float, metavar="SECONDS", default=80.0,
@@ -87,7 +87,7 @@ def measure(device: torch.device, job: Workload, largest_mib: float | None, budg
             sizes_mib: Sequence[float] = sweep.SIZES_MIB) -> record.UpdateCost:  # fmt: skip
     """The ways at every size, and at the workload's own shape. One CPU thread."""
     torch.set_num_threads(1)
-    largest_mib = largest_mib or (2048 if device.type == "cuda" else 128)
+    largest_mib = largest_mib or (2048 if device.type == "cuda" else 32)
     cache_bytes = sweep.last_cache_bytes(device)
     timer, rng = sweep.timer_for(device), random.Random(0)
     absent = {way.name: why for way in WAYS.values() if (why := unavailable(way, device))}

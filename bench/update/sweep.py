@@ -1,5 +1,7 @@
 """Times every way at every size, in rounds of random order, going round more sets of inputs than any cache holds.
 
+A share of the copy above 1 can be: a CPU reads a line before it writes it, and a copy has the largest share of writes.
+
 On a GPU the device first sleeps while the host launches, so that a short kernel is not timed as a launch; a way
 that waits for the device in its call is timed with that wait. On a CPU process CPU time decides, as everywhere.
 """

@@ -240,21 +240,21 @@ def test_micro_beside_end_to_end() -> None:
     assert step[2][0] == pytest.approx(20 * 0.99, rel=1e-4)
     assert "1.010×" in step[3]
     assert "1.004× expected of 70 µs" in step[3]
-    assert step[3].endswith("told from nothing")
+    assert step[3].endswith("\na difference")
     assert image[0] == "an image (1,000 steps, batch 4)"
     assert image[1] == (pytest.approx(20 * 1000 / 4 / 1e3), "s")
-    assert image[3].startswith("17.5 ms of 5,000 ms")
-    assert figure.message(cost()) == "Fused, the update is 8.0× as fast, and a step 1.010×"
+    assert image[3].startswith("50 … 50 ms saved, measured\n17.5 ms expected")
+    assert figure.message(cost()) == "Fused, the update is 8.0× as fast, which saves 0.35% of a step"
     assert figure.message(cost(step=False)) == "Fused, the update is 8.0× as fast"
 
 
-def test_a_step_that_is_not_told_from_nothing_says_so() -> None:
+def test_a_step_in_which_no_difference_is_seen_says_so() -> None:
     made = cost()
     noisy = {process: [0.9 + 0.06 * process] for process in range(4)}
     made.step = measurement(
         ["reference", "native-update"], [first_call("reference", 1000), *pairs("native-update", noisy)]
     )
-    assert figure.savings(made)[1][3].endswith("not told from nothing")
+    assert figure.savings(made)[1][3].endswith("no difference seen")
 
 
 def test_what_was_not_measured_is_not_drawn_as_if() -> None:

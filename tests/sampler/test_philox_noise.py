@@ -217,3 +217,13 @@ def test_without_a_generator_the_global_one_is_used():
     z = GeneratorNoise().draw(0, torch.empty(4))
     torch.manual_seed(8)
     assert torch.equal(z, torch.randn(4))
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63, 2**64 - 1])
+def test_a_key_on_a_device_is_the_same_key(seed):
+    key = PhiloxNoise(seed, [3, 2**62]).key(999, torch.empty(2, 5))
+    moved = key.on(torch.device("cpu"))
+    assert isinstance(moved.seed, torch.Tensor)
+    assert isinstance(moved.step, torch.Tensor)
+    assert torch.equal(moved.draw(torch.empty(2, 5)), key.draw(torch.empty(2, 5)))
+    assert moved.on(torch.device("cpu")).seed is moved.seed

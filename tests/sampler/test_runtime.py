@@ -114,28 +114,6 @@ def test_each_shape_gets_its_own_graph(unet, schedule):
     assert graph.guided.captures == 2
 
 
-LOOPING = [name for name, v in VARIANTS.items() if v.needs in ("", "cuda")]
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", LOOPING)
-def test_no_variant_waits_for_the_device_in_its_loop(name, unet, schedule):
-    network, condition, start = gpu_case(unet)
-    trajectory, noise = ancestral(schedule, spaced(schedule, 12)), PhiloxNoise(0, range(2))
-    sampler = build(VARIANTS[name], network, condition, 3.0)
-    run(sampler, start, trajectory, noise)  # compiles, tunes and captures
-    with torch.inference_mode(), sampler.context():
-        x = start.clone()
-        state = sampler.feed.of(x) if sampler.feed else x
-        legs = sampler.legs(trajectory, noise, x)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            for walk, leg in legs:
-                state = walk(state, leg, lambda i, x: None)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-
 FAULTS = {
     "CUDA graphs skipped": ("inductor", "cudagraph_skips"),
     "graph breaks": ("graph_break", "a print"),
