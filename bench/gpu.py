@@ -19,6 +19,7 @@ from typing import TextIO
 import torch
 
 from bench import environment, store
+from bench.update.figure import fused_row
 from sampler.errors import UsageError
 from sampler.files import writable_folder
 
@@ -45,9 +46,8 @@ def stages(minutes: float, out: Path, batch: int) -> list[Stage]:
                 "--budget", f"{budget_s:.0f}", "--out", str(out)]  # fmt: skip
 
     def update(seconds: float) -> list[str]:
-        newest = store.newest(out)  # by the table before it; refused where there is none
-        return [*python, "bench", "update", "--device", "cuda", "--budget", f"{0.4 * seconds:.0f}", "--step-from",
-                str(newest), "--out", str(out)]  # fmt: skip
+        return [*python, "bench", "update", "--device", "cuda", "--budget", f"{0.4 * seconds:.0f}", *_step(out),
+                "--out", str(out)]  # fmt: skip
 
     tests = [*python, "pytest", "tests", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
     return [
@@ -57,17 +57,24 @@ def stages(minutes: float, out: Path, batch: int) -> list[Stage]:
     ]
 
 
+def _step(out: Path) -> list[str]:
+    """The step of the table that was just measured, or none where it did not come that far."""
+    try:
+        newest = store.newest(out)
+        if store.load(newest).row(fused_row("cuda")).speedup is not None:
+            return ["--step-from", str(newest)]
+    except UsageError as error:
+        print(error)
+    return ["--step-budget", "0"]
+
+
 def run_stages(plan: Sequence[Stage], log: TextIO, clock: Callable[[], float] = time.monotonic) -> list[str]:
     """Run them one after another; what failed, each in a sentence. Time one leaves over goes to the later ones."""
     failed, end = [], clock() + sum(stage.seconds for stage in plan)
     for i, stage in enumerate(plan):
         seconds = end - clock() - sum(later.seconds for later in plan[i + 1 :])
         _say(log, f"\n=== {stage.name}: at most {seconds:.0f} s ===\n")
-        try:
-            command = stage.command(seconds)
-        except UsageError as error:
-            failed.append(f"{stage.name}: {error}")
-            continue
+        command = stage.command(seconds)
         began = clock()
         code, late = _run(command, seconds, log)
         _say(log, f"=== {stage.name}: {clock() - began:.0f} s, exit code {code} ===\n")
