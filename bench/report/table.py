@@ -4,7 +4,9 @@ from typing import Any
 
 import pandas as pd
 
+from bench.cost import FIRST_CALL_PARTS, Cost
 from bench.measurement import Measurement, Row
+from bench.memory import PARTS
 from bench.students_t import Interval
 
 
@@ -39,6 +41,7 @@ def _record(row: Row) -> dict[str, Any]:
         "first_call_s": None if first is None else first[0],
         "first_call_is": None if first is None else "compiled" if first[1] else "cached or eager",
         "same_noise_error": row.probe_error,
+        **_cost(Cost(row)),
         "pairs": len(row.pairs),
         "processes": len(row.log_ratios()) if row.status == "ok" else 0,
         "threads": workload.threads,
@@ -49,6 +52,30 @@ def _record(row: Row) -> dict[str, Any]:
         "reason": row.reason,
         "changes": row.changes,
     }
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    """Memory in MiB, seconds of the first call's parts, images to the break-even, and what was seen."""
+    steady, first = cost.phase("steady") or {}, cost.phase("first call") or {}
+    fit = cost.fit
+    return {
+        "steady_live_mib": _mib(steady.get("live_peak")), "steady_held_mib": _mib(steady.get("held")),
+        "first_call_live_mib": _mib(first.get("live_peak")), "first_call_held_mib": _mib(first.get("held")),
+        "graph_pools_mib": _mib(steady.get("graph_pools")), "driver_mib": _mib(steady.get("driver")),
+        **{f"steady_{part.replace(' ', '_')}_mib": _mib(steady.get("parts", {}).get(part)) for part in PARTS},
+        "memory_fixed_mib": None if fit is None else _mib(fit.fixed),
+        "memory_an_image_mib": None if fit is None else _mib(fit.per_image),
+        "memory_a_step_bytes": cost.per_step_bytes,
+        "largest_batch_foreseen": cost.largest_batch,
+        **{part: cost.first_call.get(part) for part in FIRST_CALL_PARTS},
+        "break_even_images_over_reference": cost.break_even_over_reference,
+        "break_even_images_over_best_uncompiled": cost.break_even_over_uncompiled,
+        "evidence": cost.evidence,
+    }  # fmt: skip
+
+
+def _mib(size: float | None) -> float | None:
+    return None if size is None else size / 2**20
 
 
 def _interval(name: str, interval: Interval | None) -> dict[str, float | None]:

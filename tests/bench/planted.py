@@ -5,9 +5,11 @@ Each counts the steps that it was asked for in its own process.
 
 import os
 import signal
+import sys
 
 from torch import Tensor
 
+from bench.contenders import CONTENDERS as SHIPPED
 from bench.contenders import Contender, full_path
 from sampler.posterior import posterior
 from sampler.variants import Update, Variant
@@ -30,10 +32,11 @@ def _nan(x: Tensor, *rest) -> Tensor:
 
 def _after(steps: int, do) -> Update:
     taken = 0
+    in_a_worker = getattr(sys.modules["__main__"].__spec__, "name", "") == "bench.worker"
 
     def apply(x: Tensor, *rest) -> Tensor:
         nonlocal taken
-        taken += 1
+        taken += in_a_worker  # an inspection is let through
         if taken > steps:
             do()
         return posterior(x, *rest)
@@ -49,6 +52,20 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _runs_out_of_memory(x: Tensor, *rest) -> Tensor:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+def _dies(x: Tensor, *rest) -> Tensor:
+    _die()
+    return x
+
+
+def _eager_after_all(step):
+    """Claims to be compiled, and is called as it is."""
+    return step
+
+
 def unprobed_path(model, steps: int):
     """The reference's path, but not by name: a row with a path of its own is not compared step by step."""
     return full_path(model, steps)
@@ -62,4 +79,10 @@ CONTENDERS = [
               Variant("planted-late", update=lambda: _after(PREPARATION, _raise)), path=unprobed_path),
     Contender("planted-dies", "is killed in its first pair",
               Variant("planted-dies", update=lambda: _after(PREPARATION + WARM_SLICE, _die)), path=unprobed_path),
+    Contender("planted-dies-early", "is killed at once",
+              Variant("planted-dies-early", update=lambda: Update(_dies))),
+    Contender("planted-greedy", "asks for more memory than there is",
+              Variant("planted-greedy", update=lambda: Update(_runs_out_of_memory))),
+    Contender("planted-uncompiled", "claims to be compiled and is not",
+              Variant("planted-uncompiled", runtime=_eager_after_all), engaged=SHIPPED["compiled"].engaged),
 ]  # fmt: skip

@@ -15,6 +15,29 @@ from tests.bench.synthetic import everything, measurement, pairs
 from tests.bench.synthetic import pictures as picture_event
 
 OUTPUTS = ["latest.csv", "latest.md", "speedup.png", "grid.png"]
+COST_COLUMNS = [
+    "steady_live_mib",
+    "steady_held_mib",
+    "first_call_live_mib",
+    "first_call_held_mib",
+    "graph_pools_mib",
+    "driver_mib",
+    "steady_weights_mib",
+    "steady_state_and_noise_mib",
+    "steady_activations_mib",
+    "steady_workspace_mib",
+    "memory_fixed_mib",
+    "memory_an_image_mib",
+    "memory_a_step_bytes",
+    "largest_batch_foreseen",
+    "load_s",
+    "compile_s",
+    "autotune_s",
+    "capture_s",
+    "break_even_images_over_reference",
+    "break_even_images_over_best_uncompiled",
+    "evidence",
+]
 CSV_COLUMNS = [
     "row",
     "status",
@@ -42,6 +65,7 @@ CSV_COLUMNS = [
     "first_call_s",
     "first_call_is",
     "same_noise_error",
+    *COST_COLUMNS,
     "pairs",
     "processes",
     "threads",
