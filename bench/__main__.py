@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from bench import memory_command, overhead, report, store
+from bench import break_even, memory_command, overhead, report, store
 from bench.contenders import CONTENDERS
 from bench.environment import advice, fingerprint
 from bench.options import add_options, from_options
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(do=_doctor)
 
     memory_command.add_to(commands)
+    break_even.add_to(commands)
     overhead.add_to(commands)
 
     again = commands.add_parser("report", help="make the table, CSV and pictures again from a stored result")

@@ -164,7 +164,7 @@ def takes(steps: Callable[[int], int]) -> Proof:
         if seen.asked_steps is None:
             return None
         wanted = steps(seen.asked_steps)
-        text = f"{seen.loop_steps:,} steps a run"
+        text = f"{seen.loop_steps:,} step{'s' * (seen.loop_steps != 1)} a run"
         if wanted == seen.path_steps == seen.loop_steps:
             return Finding(True, text)
         return Finding(False, f"{text} on a path of {seen.path_steps:,}, not {wanted:,}")

@@ -3,22 +3,26 @@
 Its first call in parts, its memory, the proofs that it engaged, a profile, and the comparison on the same noise.
 """
 
+import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from bench import evidence, memory, roof
 from bench.contenders import CONTENDERS, REFERENCE, Contender, full_path
-from bench.interleave import PROPORTION_STEPS, Arm, Stage
+from bench.interleave import Arm, Stage
 from bench.meter import Usage, forget_peak, meter_for
-from bench.profile import MarkedNoise, mark_network, profiled
+from bench.profile import UPDATE, MarkedNoise, mark_network, profiled
 from bench.tally import Tally
 from bench.workload import from_json
 from sampler import runtime
@@ -28,6 +32,9 @@ from sampler.noise import PhiloxNoise
 
 FORESEE_FROM = 32  # images at once; below, a machine that can load the network can run it
 STEPS = (2, 6)  # at which the peak is metered, to see what a step adds
+COMPILER_S = 1.0  # in which Inductor finds what the C++ compiler left, and the compiler does nothing
+PACE_STEPS = 40
+PROFILED_STEPS = 10  # of any ten evenly spread steps, limited guidance (40 % of the path) guides exactly four
 
 
 class Inspection:
@@ -86,7 +93,7 @@ class Inspection:
         self.emit(event="timeline", row=self.contender.name, steps=many, points=memory.thinned(usage.timeline))
         if self._is_eager():
             b = self.workload.batch
-            points += [self._point(batch) for batch in ((1, 2 * b) if b > 1 else (2, 4))]
+            points += [self._point(batch) for batch in ((1, 2 * b, 4 * b) if b > 1 else (2, 4, 8))]
         self.points = points
         self.emit(event="memory_scaling", row=self.contender.name, points=points,
                   table_bytes=memory.table_bytes(self.arm),
@@ -120,7 +127,7 @@ class Inspection:
 
     def evidence(self) -> None:
         """A few profiled steps: what ran, and what the contender's proofs make of it."""
-        positions = self._positions(PROPORTION_STEPS if self._mixed() else STEPS[0])
+        positions = self._positions(PROFILED_STEPS)
         noise = self.arm.noise(1, self.stage.batch)
         drawn = noise if self.arm.sampler.draws else MarkedNoise(noise)
         self.tally.clear()
@@ -159,6 +166,34 @@ class Inspection:
         if self.contender.textbook or self.contender.path is not full_path:
             return
         probe(self.stage, self.arm, self.workload.seed, self.emit)
+
+    def empty_cache(self) -> None:
+        """Let the compiler find nothing that an earlier process left."""
+        folder = tempfile.TemporaryDirectory(prefix="ddpm-bench-")
+        self.kept_open = folder  # gone with the process's end, not before
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder.name
+
+    def pace(self) -> None:
+        """Wall seconds of a step: the median of some, one by one, spread over the path."""
+        noise, seconds = self.arm.noise(1, self.stage.batch), []
+        for position in self._positions(PACE_STEPS):
+            start = time.perf_counter()
+            self.arm.advance(self.stage.x, [position], noise)
+            _wait_for(self.stage.model.device)
+            seconds.append(time.perf_counter() - start)
+        self.emit(event="pace", row=self.contender.name, step_s=median(seconds), steps=self.arm.steps)
+
+    def draw(self) -> None:
+        """Whole runs, as many batches as the task says, timed from nothing: load, build, first call, every step."""
+        start = time.perf_counter()
+        model = load_model(self.workload.model, self.workload.device)
+        stage = Stage(self.workload, model, self.workload.batch)
+        arm = stage.arm(self.contender)
+        for seed in range(self.task["batches"]):
+            arm.advance(stage.x, list(range(arm.steps)), arm.noise(seed, stage.batch))
+        _wait_for(model.device)
+        self.emit(event="drawn", row=self.contender.name, batches=self.task["batches"],
+                  seconds=time.perf_counter() - start)  # fmt: skip
 
     def roof(self) -> None:
         """What the device can do at most, and what the network asks of it an image; the same for every row."""
@@ -223,9 +258,6 @@ class Inspection:
         """So many positions spread evenly over the row's own path (some twice on a shorter one)."""
         return [int((i + 0.5) * self.arm.steps / steps) for i in range(steps)]
 
-    def _mixed(self) -> bool:
-        return self.contender.variant.guided_between != (0.0, 1.0)
-
     def _is_eager(self) -> bool:
         return self.contender.variant.runtime is runtime.eager
 
@@ -244,6 +276,11 @@ class Inspection:
 
 LOOKS = ("first_call", "scaling", "evidence", "compare")
 ALONE = ("roof",)  # looked at once, while nothing else runs
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def probe(stage: Stage, arm: Arm, seed: int, emit) -> None:
@@ -283,7 +320,8 @@ def native_calls() -> Iterator[Counter[str]]:
     def counted(name: str, function):
         def call(*arguments, **options):
             counts[name] += 1
-            return function(*arguments, **options)
+            with record_function(UPDATE):
+                return function(*arguments, **options)
 
         return call
 
@@ -306,7 +344,7 @@ def compile_times() -> dict[str, Any]:
     return {
         "compile_s": max(spent.get("_compile.compile_inner", 0.0), spent.get("entire_frame_compile", 0.0)),
         "autotune_s": sum(s for name, s in spent.items() if "autotun" in name.lower() and "benchmark" in name.lower()),
-        "compiled_now": graphs > hits or spent.get("compile_file", 0.0) > 0,
+        "compiled_now": graphs > hits or spent.get("compile_file", 0.0) > COMPILER_S,
     }
 
 

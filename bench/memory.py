@@ -1,7 +1,8 @@
 """A row's memory: phases, parts and how its peak grows with the batch and the steps. Derived from metered bytes."""
 
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,22 @@ class Fit:
 
 
 def fit(points: Sequence[Sequence[float]]) -> Fit | None:
-    """Least squares through (batch, steps, bytes); None where the points hold fewer than two batches or steps."""
+    """Through (batch, steps, bytes): what a step adds from points of one batch, the rest by least squares.
+
+    In this order, lest a peak that bends with the batch (another algorithm) be laid on the steps. None where the
+    points hold fewer than two batches, or no two numbers of steps at one batch.
+    """
     table = np.array(points, dtype=float).reshape(-1, 3)
-    if any(len(set(table[:, i])) < 2 for i in (0, 1)):
+    slopes = [(q[2] - p[2]) / (q[1] - p[1]) for p, q in itertools.combinations(table, 2)
+              if p[0] == q[0] and p[1] != q[1]]  # fmt: skip
+    if not slopes or len(set(table[:, 0])) < 2:
         return None
-    terms = np.column_stack([np.ones(len(table)), table[:, :2]])
-    solution = np.linalg.lstsq(terms, table[:, 2], rcond=None)[0]
-    error = float(np.max(np.abs(terms @ solution - table[:, 2]) / table[:, 2]))
-    fixed, per_image, per_step = map(float, solution)
-    return Fit(fixed, per_image, per_step, error)
+    per_step = float(np.mean(slopes))
+    level = table[:, 2] - per_step * table[:, 1]
+    terms = np.column_stack([np.ones(len(table)), table[:, 0]])
+    fixed, per_image = map(float, np.linalg.lstsq(terms, level, rcond=None)[0])
+    made = Fit(fixed, per_image, per_step, 0.0)
+    return replace(made, error=max(abs(made.peak(int(b), int(s)) / size - 1) for b, s, size in table))
 
 
 def table_bytes(arm: Arm) -> int:

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from bench.evidence import COMPILED_GRAPH
 from sampler.noise import Noise
 
-NETWORK, NOISE = "ddpm-bench: network", "ddpm-bench: noise"
+NETWORK, NOISE, UPDATE = "ddpm-bench: network", "ddpm-bench: noise", "ddpm-bench: update"
 COMPILED_CALL = "## Call CompiledFxGraph"  # Inductor's own mark around a run of a graph
 # The operators that compute (others only call them), on CPU and CUDA, eager and compiled
 CONVOLUTIONS = re.compile(
@@ -29,11 +29,11 @@ PRODUCTS = re.compile(
     r"|mkldnn::_linear_pointwise|mkl::_mkl_linear)"
 )
 KINDS = (  # the first that fits, of an operator's or a kernel's name
+    ("noise", r"normal_|rand|philox"),
     ("convolution", r"conv|implicit_gemm|wgrad|winograd|cudnn.*fprop"),
     ("attention", r"attention|softmax|flash_fwd|fmha"),
     ("matrix product", r"addmm|::mm|bmm|linear|gemm|cublas"),
     ("normalisation", r"norm|var_mean|welford"),
-    ("noise", r"normal_|rand|philox"),
     ("layout", r"copy_|::cat|contiguous|clone|reorder|nchwTo|nhwcTo|CatArray|pixel_|upsample"),
 )
 FORMATS = {"float": "float32", "double": "float64", "c10::BFloat16": "bfloat16", "c10::Half": "float16"}
@@ -138,7 +138,11 @@ def read(found: Profile, events: list[Happening], cuda: bool) -> None:
         found.by_kind_us = dict(by_kind)
         return
     found.span_us = steps.duration_us
-    found.launches = sum(e.name.startswith(("aten::", "mkl")) for e, depth in nested(host) if depth == 1)
+    operators = ("aten::", "mkl")
+    found.launches = sum(
+        e.name.startswith(operators) and not any(name.startswith(operators) for name in above)
+        for e, _, above in own_times(host)
+    )
     found.by_kind_us = _kinds_on_the_host(host, steps)
 
 
@@ -151,9 +155,9 @@ def _kinds_on_the_host(host: list[Happening], steps: Happening) -> dict[str, flo
             kind = "noise"
         elif e.name.startswith(COMPILED_CALL):
             kind = "compiled kernels" if not marked else "update"  # only the update is compiled beside a network
-        elif e.name.startswith("ddpm-bench"):
+        elif e.name.startswith("ddpm-bench") and e.name != UPDATE:
             kind = "Python"
-        elif marked and NETWORK not in above:
+        elif e.name == UPDATE or (marked and NETWORK not in above):
             kind = "update"
         else:
             kind = kind_of(e.name)
@@ -179,12 +183,6 @@ def _products(host: list[Happening]) -> list[list[Any]]:
                 batch = arguments[0][0][0] if arguments else 0
                 counted[kind, number_format, batch] += 1
     return [[*key, count] for key, count in sorted(counted.items())]
-
-
-def nested(events: list[Happening]) -> Iterator[tuple[Happening, int]]:
-    """Each event with how deep it lies inside others."""
-    for e, _, above in own_times(events):
-        yield e, len(above)
 
 
 def own_times(events: list[Happening]) -> list[tuple[Happening, float, frozenset[str]]]:

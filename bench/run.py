@@ -57,7 +57,8 @@ def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str
             work: Callable[[Measurement, list[str]], None]) -> Measurement:  # fmt: skip
     """A measurement of the rows that can run here, filled by `work`, as far as it came."""
     names = _chosen(rows, plant)
-    job = Measurement(workload, environment.fingerprint(workload.device), names, _now(), command)
+    found = {**environment.fingerprint(workload.device), "threads": workload.threads}
+    job = Measurement(workload, found, names, _now(), command)
     for name in names:
         if name in CONTENDERS and (why := CONTENDERS[name].unavailable(workload.device)):
             job.events.append({"event": "unavailable", "row": name, "message": why})

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bench.measurement import Measurement
-from bench.report import cost_table, ladder, memory_chart, pictures, table, textbook_table
+from bench.report import cost_table, ladder, memory_chart, pictures, profile_chart, table, textbook_table
 from bench.store import write_atomically
 
 
@@ -23,7 +23,8 @@ def write(measurement: Measurement, folder: Path) -> list[Path]:
         ),
         "speedup.png": ladder.png(measurement),
     }
-    for name, drawn in (("grid.png", pictures.png(measurement)), ("memory.png", memory_chart.png(measurement))):
+    for name, picture in (("grid.png", pictures), ("memory.png", memory_chart), ("profile.png", profile_chart)):
+        drawn = picture.png(measurement)
         if drawn is not None:
             outputs[name] = drawn
     for name, content in outputs.items():

@@ -5,7 +5,8 @@ import math
 from bench.cost import Cost, best_uncompiled
 from bench.measurement import Measurement
 from bench.memory import PHASES, human
-from bench.report.table import _table
+from bench.report.table import _table, shown
+from bench.roof import WINOGRAD
 
 NEEDS_CUDA = "needs CUDA"
 MEMORY = (
@@ -15,6 +16,10 @@ MEMORY = (
 COST = (
     "row", "load s", "first call s", "of it compile s", "autotune s", "graph capture s", "pays over reference from",
     "pays over best uncompiled from", "what was seen",
+)  # fmt: skip
+TIME = (
+    "row", "most of a step is", "update's share", "a free update would give", "launches a step", "host-caused gaps",
+    "GFLOP an image", "share of the roof", "energy an image", "disturbed slices", "flag",
 )  # fmt: skip
 
 
@@ -27,6 +32,9 @@ def markdown(measurement: Measurement) -> str:
     lines += _table(COST, [cost_cells(cost) for cost in costs])
     lines += ["", f"Imports are not counted. 'pays from': images from which on the row is the cheaper, its first call "
               f"included; the best that compiles nothing is `{best_uncompiled(measurement).name}`."]  # fmt: skip
+    lines += ["", "**Why a row is fast**", ""]
+    lines += _table(TIME, [time_cells(cost) for cost in costs])
+    lines += ["", roof_line(measurement)]
     return memory_markdown(measurement) + "\n" + "\n".join(lines) + "\n"
 
 
@@ -81,6 +89,43 @@ def cost_cells(cost: Cost) -> list[str]:
         images(cost.break_even_over_uncompiled, row.name == best_uncompiled(row.measurement).name),
         cost.evidence,
     ]  # fmt: skip
+
+
+def time_cells(cost: Cost) -> list[str]:
+    """A line of the table of reasons, in the order of TIME."""
+    row, kinds = cost.row, cost.kinds_ms
+    if not kinds:
+        return [row.name, *["–"] * 9, row.reason or "not profiled"]
+    total, gpu = sum(kinds.values()), on_gpu(row.measurement)
+    most = sorted(kinds.items(), key=lambda kind: -kind[1])[:3]
+    share, disturbed = cost.update_share, cost.disturbed
+    energy = cost.energy_an_image_j
+    return [
+        row.name, ", ".join(f"{kind} {ms / total:.0%}" for kind, ms in most),
+        "inside the compiled step" if share is None else f"{share:.1%}",
+        "–" if share is None else f"at most {1 / (1 - share):.3f}×",  # Amdahl 1967
+        f"{cost.launches_a_step:.0f}",
+        f"{kinds.get('idle', 0.0) / total:.0%}" if gpu else NEEDS_CUDA,
+        "–" if cost.flop_an_image is None else f"{cost.flop_an_image / 1e9:.3g}",
+        "–" if cost.roof_share is None else f"{cost.roof_share:.0%} of {cost.number_format}",
+        NEEDS_CUDA if not gpu else "–" if energy is None else f"{shown(energy)} J",
+        f"{disturbed[0]:,} of {disturbed[1]:,}", cost.implausible,
+    ]  # fmt: skip
+
+
+def roof_line(measurement: Measurement) -> str:
+    """What the roof is made of, in a few sentences."""
+    for event in measurement.of("roof"):
+        rates = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in event["matrix_flop_per_s"].items())
+        return " ".join((
+            "Launches: kernels launched from the host, or on a CPU operators called. The roof, measured in this run: a",
+            f"copy of 256 MiB at {event['copy_bytes_per_s'] / 1e9:.1f} GB/s (read and written), matrix products of",
+            f"{rates}; the cheapest operator's call takes {event['call_us']:.2f} µs. One network call of one image:",
+            f"{event['flop_an_image'] / 1e6:,.1f} MFLOP as the definition counts them, and",
+            f"{event['unfused_bytes_an_image'] / 2**20:,.1f} MiB moved if nothing were fused or cached. Above",
+            f"{WINOGRAD} times the matrix rate, or below the time of its launches, a row is flagged as implausible.",
+        ))  # fmt: skip
+    return "The roof was not measured in this run."
 
 
 def images(count: float | None, itself: bool = False) -> str:

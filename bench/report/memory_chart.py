@@ -13,7 +13,8 @@ from bench.memory import PARTS, PHASES
 from bench.report.table import heading
 
 COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#BBBBBB")  # Okabe & Ito (2008): safe for colour blindness
-MOST_LINES = 6
+MOST_LINES = 4
+TELLING = ("reference", "batched-cfg", "compiled", "all-lossless")
 
 
 def png(measurement: Measurement) -> bytes | None:
@@ -53,15 +54,16 @@ def _stack(axes, costs: list[Cost]) -> None:
     axes.set_ylim(-1, len(costs) * (len(PHASES) + 1) - 1)
     axes.set_xlabel("MiB at the peak of each phase")
     axes.margins(x=0.12)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper right")
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
 
 
 def _timeline(axes, measurement: Measurement) -> None:
     """Live bytes from allocation to allocation, over a few steps of some rows."""
-    events = measurement.of("timeline")
-    shown = [e for e in events if e["points"]][:MOST_LINES]
+    events = {e["row"]: e for e in measurement.of("timeline") if e["points"]}
+    shown = [events[name] for name in (*TELLING, *measurement.rows) if name in events]
+    shown = list({e["row"]: e for e in shown}.values())[:MOST_LINES]
     for event in shown:
         times, live = zip(*event["points"], strict=True)
         axes.step([t * 1e3 for t in times], [b / 2**20 for b in live], where="post", linewidth=0.8, label=event["row"])

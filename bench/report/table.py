@@ -70,6 +70,13 @@ def _cost(cost: Cost) -> dict[str, Any]:
         **{part: cost.first_call.get(part) for part in FIRST_CALL_PARTS},
         "break_even_images_over_reference": cost.break_even_over_reference,
         "break_even_images_over_best_uncompiled": cost.break_even_over_uncompiled,
+        "launches_a_step": cost.launches_a_step,
+        "update_share": cost.update_share,
+        "gflop_an_image": None if cost.flop_an_image is None else cost.flop_an_image / 1e9,
+        "roof_share": cost.roof_share,
+        **_interval("energy_an_image_j", cost.energy_an_image_j),
+        "disturbed_slices": cost.disturbed[0],
+        "implausible": cost.implausible,
         "evidence": cost.evidence,
     }  # fmt: skip
 
@@ -113,6 +120,8 @@ def cells(row: Row) -> list[str]:
         notes.append("best lossless")
     if row.needs_longer:
         notes.append("interval needs a longer run")
+    if implausible := Cost(row).implausible:
+        notes.append(implausible)
     first = row.first_call_s
     return [
         row.name,

@@ -36,6 +36,15 @@ COST_COLUMNS = [
     "capture_s",
     "break_even_images_over_reference",
     "break_even_images_over_best_uncompiled",
+    "launches_a_step",
+    "update_share",
+    "gflop_an_image",
+    "roof_share",
+    "energy_an_image_j",
+    "energy_an_image_j_low",
+    "energy_an_image_j_high",
+    "disturbed_slices",
+    "implausible",
     "evidence",
 ]
 CSV_COLUMNS = [
