@@ -45,16 +45,16 @@ def run(arguments: argparse.Namespace) -> int:
     if count is None:
         print(f"{arguments.row} never pays here: {mine.batch_s:.2f} s a batch against {theirs.batch_s:.2f} s")
         return 0
-    whole = max(1, round(count))
-    print(f"{arguments.row} pays from {math.ceil(count * asked.batch):,} images on: ready after {mine.ready_s:.1f} s, "
+    images = count * asked.batch
+    print(f"{arguments.row} pays from {math.ceil(images):,} images on: ready after {mine.ready_s:.1f} s, "
           f"then {mine.batch_s:.2f} s a batch of {asked.batch}, against {theirs.ready_s:.1f} s and "
           f"{theirs.batch_s:.2f} s")  # fmt: skip
-    if whole > MOST_BATCHES:
+    if count > MOST_BATCHES:
         print("too many to be drawn for a check")
         return 0
-    reference_s, row_s = (drawn(asked, name, arguments.cold, whole) for name in (REFERENCE, arguments.row))
+    reference_s, row_s = (drawn(asked, name, arguments.cold, count) for name in (REFERENCE, arguments.row))
     off = row_s / reference_s - 1
-    print(f"{whole * asked.batch:,} images drawn with each: {arguments.row} {row_s:.1f} s, {REFERENCE} "
+    print(f"drawn with each, the steps of {images:.1f} images: {arguments.row} {row_s:.1f} s, {REFERENCE} "
           f"{reference_s:.1f} s, {off:+.1%} (allowed: {WITHIN:.0%} either way)")  # fmt: skip
     return 0 if abs(off) <= WITHIN else 1
 
@@ -72,8 +72,8 @@ def start(asked: Workload, row: str, before: tuple[str, ...]) -> Start:
     return Start(first["load_s"] + first["seconds"], pace["step_s"] * pace["steps"])
 
 
-def drawn(asked: Workload, row: str, before: tuple[str, ...], count: int) -> float:
-    """Seconds in which a fresh process draws so many batches, from loading the weights on."""
+def drawn(asked: Workload, row: str, before: tuple[str, ...], count: float) -> float:
+    """Seconds in which a fresh process draws so many batches (of the last one its share of steps), loading included."""
     return _events(asked, row, (*before, "draw"), batches=count)["drawn"]["seconds"]
 
 

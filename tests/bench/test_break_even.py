@@ -33,7 +33,7 @@ def test_the_command_draws_as_many_and_compares(monkeypatch, capsys, row_s: floa
     assert asked[-1] == ("compiled", ("empty_cache", "draw"), {"batches": 5})
     out = capsys.readouterr().out
     assert "compiled pays from 20 images on" in out
-    assert "20 images drawn with each" in out
+    assert "the steps of 20.0 images" in out
 
 
 def test_a_row_that_never_pays_says_so(monkeypatch, capsys) -> None:
