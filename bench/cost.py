@@ -82,8 +82,9 @@ class Cost:
 
     @property
     def attempt(self) -> dict[str, Any] | None:
-        """The batch that was foreseen to fit into a given memory, tried."""
-        return self._event("attempt")
+        """The largest batch that was tried and stayed within the given memory."""
+        tried = self.row.measurement.of("attempt", self.row.name)
+        return max((e for e in tried if e["peak"] <= e["within"]), key=lambda e: e["batch"], default=None)
 
     @property
     def profile(self) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """The machine and the code a result was taken with, and what would disturb a measurement now."""
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from bench import nvml as nvml_of
 from bench.contenders import cpu_has_bf16
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +80,7 @@ def fingerprint(device: str) -> dict[str, Any]:
 
 def nvml_facts(index: int, nvml: Any = None) -> dict[str, Any]:
     """The driver's version and the device's power limit, as far as NVML tells."""
-    nvml = nvml or importlib.import_module("pynvml")
+    nvml = nvml_of.module(nvml)
     asked = {
         "driver": lambda handle: nvml.nvmlSystemGetDriverVersion(),
         "power_limit_w": lambda handle: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3,
@@ -88,8 +88,7 @@ def nvml_facts(index: int, nvml: Any = None) -> dict[str, Any]:
     }
     found: dict[str, Any] = {}
     try:
-        nvml.nvmlInit()
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        handle = nvml_of.handle(index, nvml)
         for name, ask in asked.items():
             found[name] = ask(handle)
     except nvml.NVMLError as error:
@@ -149,6 +148,10 @@ def advice(device: str) -> list[tuple[str, str]]:
         findings.append(("note", "the kernel tells no pressure (PSI): slices disturbed by others are marked by steal "
                          "time alone"))  # fmt: skip
     kind = torch.device(device).type
+    if kind == "cuda" and "nvml" in (facts := nvml_facts(torch.device(device).index or 0)):
+        findings.append(
+            ("warn", f"NVML cannot be asked ({facts['nvml']}): no clocks, power or throttling beside the figures")
+        )
     if not torch.cuda.is_available():
         findings.append(("note", "no CUDA device: rows that need one are grey"))
     findings.append(("ok", f"PyTorch {torch.__version__}, device {device}, clock: "

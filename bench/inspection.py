@@ -34,6 +34,7 @@ FORESEE_FROM = 32  # images at once; below, a machine that can load the network 
 STEPS = (2, 6)  # at which the peak is metered, to see what a step adds
 COMPILER_S = 1.0  # in which Inductor finds what the C++ compiler left, and the compiler does nothing
 PACE_STEPS = 40
+TRIES, NEARLY = 4, 0.9  # at the largest batch within a limit, and how full it should be then
 PROFILED_STEPS = 10  # of any ten evenly spread steps, limited guidance (40 % of the path) guides exactly four
 
 
@@ -100,19 +101,22 @@ class Inspection:
                   available=memory.available_bytes(self.stage.model.device))  # fmt: skip
 
     def attempt(self) -> None:
-        """The largest batch foreseen to stay within the task's `within` bytes, tried; for rows that compile nothing."""
-        made = memory.fit(self.points)
-        if made is None:
-            return
-        within = self.task["within"]
-        batch = made.largest_batch(within, STEPS[0])
-        if batch < 1:
-            raise UsageError(
-                f"not one image fits within {memory.human(within)}: {memory.human(made.peak(1, STEPS[0]))}"
-            )
-        peak = self._point(batch)[-1]
-        self.emit(event="attempt", row=self.contender.name, batch=batch, within=within,
-                  foreseen=made.peak(batch, STEPS[0]), peak=peak)  # fmt: skip
+        """The largest batch foreseen to stay within the task's `within` bytes, tried, and foreseen anew from that."""
+        points, within = list(self.points), self.task["within"]
+        for _ in range(TRIES):
+            made = memory.fit(points)
+            if made is None:
+                return  # a row that compiles was metered at one batch alone
+            batch = made.largest_batch(within, STEPS[0])
+            if batch < 1:
+                one = memory.human(made.peak(1, STEPS[0]))
+                raise UsageError(f"not one image fits within {memory.human(within)}; it takes {one}")
+            peak = self._point(batch)[-1]
+            self.emit(event="attempt", row=self.contender.name, batch=batch, within=within,
+                      foreseen=made.peak(batch, STEPS[0]), peak=peak)  # fmt: skip
+            if NEARLY * within <= peak <= within:
+                return
+            points.append([batch, STEPS[0], peak])
 
     def start_snapshot(self) -> None:
         """Let the CUDA allocator remember what it does from here on."""

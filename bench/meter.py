@@ -4,7 +4,6 @@ On a CPU a meter reads the profiler's allocation events, with every other event 
 make compiled steps run eagerly, and sampling would miss the peak. On CUDA the caching allocator keeps the figures.
 """
 
-import importlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 from torch.autograd import _disable_profiler, _enable_profiler, _prepare_profiler
 from torch.autograd.profiler import profile
+
+from bench import nvml as nvml_of
 
 
 @dataclass
@@ -129,11 +130,10 @@ class CudaMeter:
 
 def driver_bytes(nvml: Any = None, device: int = 0) -> int | None:
     """Bytes of device memory that the driver counts for this process; None where NVML does not tell."""
-    nvml = nvml or importlib.import_module("pynvml")
+    nvml = nvml_of.module(nvml)
     try:
-        nvml.nvmlInit()
-        handle = nvml.nvmlDeviceGetHandleByIndex(device)
-        mine = [p.usedGpuMemory for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == os.getpid()]
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(nvml_of.handle(device, nvml))
+        mine = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
     except nvml.NVMLError:
         return None
     return mine[0] if mine else None  # in a container the driver may know the process by another number

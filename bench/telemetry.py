@@ -3,13 +3,14 @@
 Nothing is dropped for it: a slice taken on a throttled or disturbed machine is marked, and counted.
 """
 
-import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from bench import nvml as nvml_of
 
 DISTURBED = (
     0.1  # share of a slice's time that others waited for a CPU, or that a hypervisor took, from which it is marked
@@ -54,9 +55,8 @@ class CudaTelemetry:
     """Clocks, power, temperature, throttling, energy and other processes, from NVML."""
 
     def __init__(self, index: int, nvml: Any = None):
-        self.nvml = nvml = nvml or importlib.import_module("pynvml")
-        nvml.nvmlInit()
-        self.handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        self.nvml = nvml_of.module(nvml)
+        self.handle = nvml_of.handle(index, self.nvml)
 
     def sample(self) -> dict[str, float]:
         """Levels now, and the energy counter; what this device does not tell is left out."""
@@ -90,9 +90,25 @@ class CudaTelemetry:
         return found
 
 
-def telemetry_for(device: torch.device):
-    """The telemetry of a device."""
-    return CudaTelemetry(device.index or 0) if device.type == "cuda" else CpuTelemetry()
+class NoTelemetry:
+    """Where there is no driver to ask: nothing is known, so nothing is marked."""
+
+    def sample(self) -> dict[str, float]:
+        return {}
+
+    def between(self, before: dict[str, float], after: dict[str, float], wall_s: float) -> dict[str, Any]:
+        return {}
+
+
+def telemetry_for(device: torch.device, nvml: Any = None):
+    """The telemetry of a device; none where NVML cannot be had (`doctor` says so)."""
+    if device.type != "cuda":
+        return CpuTelemetry()
+    nvml = nvml_of.module(nvml)
+    try:
+        return CudaTelemetry(device.index or 0, nvml)
+    except nvml.NVMLError:
+        return NoTelemetry()
 
 
 def _text(path: str) -> str:

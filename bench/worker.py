@@ -132,6 +132,7 @@ class Work:
     def whole(self, seconds: float) -> None:
         """Whole runs, as many rows as fit the time."""
         whole_runs.measure(self.stage, self.arms, self.step_s, seconds, self.clock, self.rng, self.emit, self.telemetry)
+        self._testify()
 
     def judge(self, samples: int) -> None:
         """Pictures of the rows that draw others, judged."""

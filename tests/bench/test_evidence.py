@@ -13,11 +13,11 @@ from bench.contenders import CONTENDERS, Contender, full_path
 from bench.inspection import Inspection, loop_steps
 from bench.interleave import Stage
 from bench.measurement import Measurement
-from bench.meter import CpuMeter
 from bench.profile import mark_network
 from bench.tally import Tally
 from bench.workload import workload
 from sampler import guidance, precision, schedule
+from sampler.errors import UsageError
 from sampler.models import Model
 from sampler.posterior import Guided, posterior
 from sampler.variants import Update, Variant
@@ -37,24 +37,29 @@ class Network(nn.Module):
         return self.two(h)
 
 
-def looked_at(contender: Contender, network: Callable[[], nn.Module] = Network) -> list[dict[str, Any]]:
-    """The events of an inspection, in this process, on a small network."""
-    events: list[dict[str, Any]] = []
+def inspected(contender: Contender, network: Callable[[], nn.Module], events: list) -> tuple[Inspection, Model]:
+    """An inspection in this process, on a small network, up to its scaling."""
     task = {"workload": workload("smoke", batch=2, steps=20).json()}
     inspection = Inspection(task, contender, lambda **event: events.append(event))
     torch.manual_seed(0)
     model = Model("small", network().eval(), (1, 8, 8), schedule.linear(), classes=10, null_label=10)
-    inspection.meter = CpuMeter()
     inspection.tally = Tally(model.network)
     mark_network(model.network)
     inspection._watch_layouts(model.network)
-    inspection.stage = Stage(inspection.workload, model, 2, tally=inspection.tally)
-    inspection.arm = inspection.stage.arm(contender)
-    inspection.static = memory.Static()
     inspection.weights = 0
+    inspection.stage, inspection.arm, inspection.static = memory.build(
+        inspection.meter, lambda: Stage(inspection.workload, model, 2, tally=inspection.tally),
+        lambda stage: stage.arm(contender), 0,
+    )  # fmt: skip
     inspection.stage.first_call_s(inspection.arm)
     inspection.scaling()
-    inspection.evidence()
+    return inspection, model
+
+
+def looked_at(contender: Contender, network: Callable[[], nn.Module] = Network) -> list[dict[str, Any]]:
+    """The events of an inspection."""
+    events: list[dict[str, Any]] = []
+    inspected(contender, network, events)[0].evidence()
     return events
 
 
@@ -318,3 +323,27 @@ def test_the_steps_of_a_loop_are_counted_and_not_believed() -> None:
     stage = Stage(workload("smoke", steps=20), model, 1)
     wanted = {"reference": 20, "textbook": 1000, "strided": 5, "ddim": 1, "native-update": 20, "limited-guidance": 20}
     assert {name: loop_steps(stage.arm(CONTENDERS[name]), stage) for name in wanted} == wanted
+
+
+def test_a_batch_that_would_not_fit_is_refused_before_it_is_tried(monkeypatch) -> None:
+    model = Model("small", Network().eval(), (1, 8, 8), schedule.linear(), classes=10, null_label=10)
+    task = {"workload": workload("smoke", batch=512).json(), "lanes": 2}
+    inspection = Inspection(task, CONTENDERS["reference"], lambda **event: None)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2 * 2**20)
+    with pytest.raises(UsageError, match=r"out of memory at batch 512: needed about [\d.]+ MiB, had 1.0 MiB"):
+        inspection._foresee(model)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 8 * 2**30)
+    inspection._foresee(model)
+
+
+def test_the_largest_batch_within_a_limit_is_foreseen_and_tried() -> None:
+    events: list[dict] = []
+    inspection, _ = inspected(CONTENDERS["reference"], Network, events)
+    inspection.task["within"] = 2 * 2**20
+    inspection.attempt()
+    *_, last = [e for e in events if e["event"] == "attempt"]
+    assert last["batch"] > 8
+    assert 0.9 * 2 * 2**20 <= last["peak"] <= 2 * 2**20
+    inspection.task["within"] = 10
+    with pytest.raises(UsageError, match="not one image fits within"):
+        inspection.attempt()

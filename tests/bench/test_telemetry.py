@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from bench import nvml as nvml_of
 from bench.environment import nvml_facts
-from bench.telemetry import CpuTelemetry, CudaTelemetry
+from bench.telemetry import CpuTelemetry, CudaTelemetry, NoTelemetry, telemetry_for
 
 
 def cpu(files: dict[str, str]) -> CpuTelemetry:
@@ -68,6 +70,9 @@ class Nvml:
 
     def nvmlDeviceGetHandleByIndex(self, index):
         return index
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        return uuid
 
     def nvmlDeviceGetClockInfo(self, handle, clock):
         return self._level({1: "sm", 2: "memory"}[clock])
@@ -135,3 +140,16 @@ def test_a_device_without_an_energy_counter_has_no_energy() -> None:
 def test_the_fingerprint_has_the_driver_and_the_power_limit_or_says_why_not() -> None:
     assert nvml_facts(0, Nvml()) == {"driver": "999.1", "power_limit_w": 300.0, "max_sm_mhz": 1980}
     assert nvml_facts(0, Nvml(sm=None)) == {"nvml": "sm"}
+
+
+def test_a_device_is_found_by_its_uuid_where_pytorch_tells_it() -> None:
+    assert nvml_of.handle(1, Nvml(), lambda index: "0123") == "GPU-0123"
+    assert nvml_of.handle(1, Nvml(), lambda index: "") == 1
+
+
+def test_without_a_driver_there_is_no_telemetry_and_no_error() -> None:
+    telemetry = telemetry_for(torch.device("cuda"), Nvml(sm=None))
+    assert isinstance(telemetry, NoTelemetry)
+    assert telemetry.between(telemetry.sample(), telemetry.sample(), 1.0) == {}
+    assert isinstance(telemetry_for(torch.device("cuda"), Nvml()), CudaTelemetry)
+    assert isinstance(telemetry_for(torch.device("cpu")), CpuTelemetry)
