@@ -221,7 +221,8 @@ class Inspection:
         batch, lanes = self.workload.batch, self.task.get("lanes", 1)
         if batch < FORESEE_FROM or model.device.type == "cuda":
             return
-        made = memory.fit([self._sketch(model, b, steps) for b, steps in ((1, 1), (2, 1), (1, 2))])
+        self._sketch(model, 1, 1)  # what a first call alone asks for would hide what an image adds
+        made = memory.fit([self._sketch(model, b, steps) for b, steps in ((4, 1), (16, 1), (4, 2))])
         needed, had = made.peak(batch, 2) if made else 0.0, memory.available_bytes(model.device) / lanes
         if needed > had:
             raise UsageError(
