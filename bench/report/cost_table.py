@@ -1,11 +1,9 @@
 """Memory, evidence and the whole cost of a row, as tables; what only a GPU can fill is marked so."""
 
-import math
-
 from bench.cost import Cost, best_uncompiled
 from bench.measurement import Measurement
 from bench.memory import PHASES, human
-from bench.report.table import _table, shown
+from bench.report.table import _table, images, shown
 from bench.roof import WINOGRAD
 
 NEEDS_CUDA = "needs CUDA"
@@ -85,8 +83,8 @@ def cost_cells(cost: Cost) -> list[str]:
     return [
         row.name, seconds["load_s"], "–" if first is None else f"{first[0]:.2f}", seconds["compile_s"],
         seconds["autotune_s"] if gpu else NEEDS_CUDA, seconds["capture_s"] if gpu else NEEDS_CUDA,
-        images(cost.break_even_over_reference, row.name == "reference"),
-        images(cost.break_even_over_uncompiled, row.name == best_uncompiled(row.measurement).name),
+        "itself" if row.name == "reference" else images(cost.break_even_over_reference),
+        "itself" if row.name == best_uncompiled(row.measurement).name else images(cost.break_even_over_uncompiled),
         cost.evidence,
     ]  # fmt: skip
 
@@ -126,14 +124,3 @@ def roof_line(measurement: Measurement) -> str:
             f"{WINOGRAD} times the matrix rate, or below the time of its launches, a row is flagged as implausible.",
         ))  # fmt: skip
     return "The roof was not measured in this run."
-
-
-def images(count: float | None, itself: bool = False) -> str:
-    """A break-even count in words."""
-    if itself:
-        return "itself"
-    if count is None:
-        return "–"
-    if math.isinf(count):
-        return "never"
-    return "the first image" if count <= 1 else f"{math.ceil(count):,} images"

@@ -13,7 +13,7 @@ from bench.__main__ import main
 from bench.cost import Cost, best_uncompiled
 from bench.measurement import Measurement
 from bench.memory import PARTS, PHASES
-from bench.report import cost_table, memory_chart, profile_chart
+from bench.report import cost_table, memory_chart, profile_chart, table
 from tests.bench.synthetic import first_call, measurement, pairs, segments
 
 MIB = 2**20
@@ -85,7 +85,7 @@ def test_break_even_at_its_ends() -> None:
     assert math.isinf(Cost(made(row_ratio=1.1).row("compiled")).break_even_over_reference)  # slower: never
     assert Cost(made(first_s=0.5).row("compiled")).break_even_over_reference == 0  # quicker from the first image
     assert Cost(made().row("tf32")).break_even_over_reference is None
-    assert [cost_table.images(n) for n in (None, 0.0, 1.0, 1.2, math.inf, 23.4)] == [
+    assert [table.images(n) for n in (None, 0.0, 1.0, 1.2, math.inf, 23.4)] == [
         "–", "the first image", "the first image", "2 images", "never", "24 images"
     ]  # fmt: skip
 
