@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from bench import gpu, report, store
+from bench import break_even, gpu, memory_command, overhead, report, store
 from bench.contenders import CONTENDERS
 from bench.environment import advice, fingerprint
 from bench.options import add_options, from_options
@@ -54,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what this machine can measure and what would disturb it")
     doctor.add_argument("--device", default="cpu", help="device to measure on (%(default)s)")
     doctor.set_defaults(do=_doctor)
+
+    memory_command.add_to(commands)
+    break_even.add_to(commands)
+    overhead.add_to(commands)
 
     again = commands.add_parser("report", help="make the table, CSV and pictures again from a stored result")
     again.add_argument("result", type=Path, nargs="?", help="a results/<machine>/*.json (default: the newest)")

@@ -9,6 +9,23 @@ from pathlib import Path
 
 import torch
 
+from bench import evidence
+from bench.evidence import (
+    ALWAYS,
+    FLOAT32,
+    called,
+    compiled,
+    computes_in,
+    contains,
+    every_step,
+    keeps_channels_last,
+    launches,
+    once_doubled,
+    replayed,
+    replayed_over,
+    takes,
+    twice,
+)
 from sampler import trajectory as trajectories
 from sampler.models import Model
 from sampler.trajectory import Trajectory
@@ -49,7 +66,7 @@ class Contender:
     """One row.
 
     lossless: it claims to change no picture beyond rounding. textbook: run by `sampler.textbook`.
-    noise: 'generator' (torch.Generator, as the reference) or 'philox' where it draws its own.
+    engaged: the proofs that it did what it claims; without all of them it is red.
     """
 
     name: str
@@ -59,6 +76,7 @@ class Contender:
     lossless: bool = True
     textbook: str = ""  # 'ddpm' or 'strided': the loop of sampler.textbook
     needs: str = ""
+    engaged: tuple[evidence.Proof, ...] = evidence.PLAIN
 
     def unavailable(self, device: str) -> str:
         """Why this row cannot run on the device, or ''."""
@@ -86,48 +104,95 @@ def cpu_has_bf16() -> bool:
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
+TIMESTEPS = 1000  # of the shipped models' schedules, all of which the textbook's loop takes
+
+
+def share_of_steps(share: float) -> Callable[[int], int]:
+    return lambda asked: max(1, round(asked * share))
+
+
+def textbook_stride(asked: int) -> int:
+    """The textbook's strided loop takes as many steps as whole strides fit: 334 when 300 are asked for."""
+    return len(range(0, TIMESTEPS, TIMESTEPS // share_of_steps(1 / 4)(asked)))
+
+
+def shown_by(*proofs: evidence.Proof, steps: Callable[[int], int] = every_step) -> tuple[evidence.Proof, ...]:
+    """The proofs that a row needs, beside those that every row does."""
+    return (takes(steps), *proofs, *ALWAYS)
+
+
+BF16, FP16 = computes_in("bfloat16"), computes_in("float16")
+TWO_CALLS, ONE_CALL = called(twice), called(once_doubled)
+OUR_KERNEL = launches("posterior")  # ours, written in Triton
+COMPILED_ONE_CALL = (compiled, replayed, contains(once_doubled))
 _V = VARIANTS
 _ALL = [
     Contender("textbook", "the textbook's loop: unclipped, σ=√β, two calls, host-side look-ups",
-              _V["reference"], lossless=False, textbook="ddpm"),
+              _V["reference"], lossless=False, textbook="ddpm",
+              engaged=shown_by(TWO_CALLS, FLOAT32, steps=lambda asked: TIMESTEPS)),
     Contender("reference", "eager, float32, sequential guidance, clipped x0", _V["reference"]),
-    Contender("batched-cfg", "one call of 2B samples for guidance instead of two of B", _V["batched-cfg"]),
-    Contender("channels-last", "NHWC weights and activations", _V["channels-last"]),
-    Contender("compiled-update", "posterior update compiled by Inductor", _V["compiled-update"]),
-    Contender("native-update", "update and its noise in one pass of C++", _V["native-update"]),
-    Contender("fused-update", "update as one Triton kernel, noise read from memory", _V["fused-update"]),
-    Contender("fused-guided", "fused-update that also combines the halves of the guidance", _V["fused-guided"]),
-    Contender("fused-drawn", "fused-guided that also draws its noise in registers", _V["fused-drawn"]),
-    Contender("fused-fed", "fused-drawn that also writes the next input twice, for batched guidance", _V["fused-fed"]),
-    Contender("compiled", "torch.compile of the whole step", _V["compiled"]),
-    Contender("cuda-graph", "one step captured, replayed each time", _V["cuda-graph"]),
-    Contender("cuda-graph-5", "five steps captured in one graph", _V["cuda-graph-5"]),
-    Contender("fused-graph", "cuda-graph with the fused-drawn update inside", _V["fused-graph"]),
-    Contender("compiled-graph", "fused-graph whose network is compiled", _V["compiled-graph"]),
-    Contender("all-lossless", "batched guidance + compiled with frozen weights", _V["all-lossless"]),
+    Contender("batched-cfg", "one call of 2B samples for guidance instead of two of B", _V["batched-cfg"],
+              engaged=shown_by(ONE_CALL, FLOAT32)),
+    Contender("channels-last", "NHWC weights and activations", _V["channels-last"],
+              engaged=shown_by(TWO_CALLS, FLOAT32, keeps_channels_last)),
+    Contender("compiled-update", "posterior update compiled by Inductor", _V["compiled-update"],
+              engaged=shown_by(TWO_CALLS, FLOAT32, launches("compiled graph"))),
+    Contender("native-update", "update and its noise in one pass of C++", _V["native-update"],
+              engaged=shown_by(TWO_CALLS, FLOAT32, launches("native_posterior_drawn"))),
+    Contender("fused-update", "update as one Triton kernel, noise read from memory", _V["fused-update"],
+              engaged=shown_by(TWO_CALLS, FLOAT32, OUR_KERNEL)),
+    Contender("fused-guided", "fused-update that also combines the halves of the guidance", _V["fused-guided"],
+              engaged=shown_by(TWO_CALLS, FLOAT32, OUR_KERNEL)),
+    Contender("fused-drawn", "fused-guided that also draws its noise in registers", _V["fused-drawn"],
+              engaged=shown_by(TWO_CALLS, FLOAT32, OUR_KERNEL)),
+    Contender("fused-fed", "fused-drawn that also writes the next input twice, for batched guidance", _V["fused-fed"],
+              engaged=shown_by(ONE_CALL, FLOAT32, OUR_KERNEL)),
+    Contender("compiled", "torch.compile of the whole step", _V["compiled"],
+              engaged=shown_by(compiled, replayed, contains(twice), FLOAT32)),
+    Contender("cuda-graph", "one step captured, replayed each time", _V["cuda-graph"],
+              engaged=shown_by(replayed, contains(twice), FLOAT32)),
+    Contender("cuda-graph-5", "five steps captured in one graph", _V["cuda-graph-5"],
+              engaged=shown_by(replayed_over(5), contains(twice), FLOAT32)),
+    Contender("fused-graph", "cuda-graph with the fused-drawn update inside", _V["fused-graph"],
+              engaged=shown_by(replayed, contains(twice), FLOAT32, OUR_KERNEL)),
+    Contender("compiled-graph", "fused-graph whose network is compiled", _V["compiled-graph"],
+              engaged=shown_by(compiled, replayed, contains(twice), FLOAT32, OUR_KERNEL)),
+    Contender("all-lossless", "batched guidance + compiled with frozen weights", _V["all-lossless"],
+              engaged=shown_by(*COMPILED_ONE_CALL, FLOAT32)),
     Contender("all-lossless-cuda", "batched guidance + channels-last + fused-fed + compiled network in a CUDA graph",
-              _V["all-lossless-cuda"]),
-    Contender("tf32", "TensorFloat-32 matrix units", _V["tf32"], lossless=False),
-    Contender("autocast-bf16", "bfloat16 autocast, entered once", _V["autocast-bf16"], lossless=False),
-    Contender("autocast-fp16", "float16 autocast, entered once", _V["autocast-fp16"], lossless=False),
-    Contender("cast-bf16", "weights cast to bfloat16 once", _V["cast-bf16"], lossless=False),
-    Contender("cast-fp16", "weights cast to float16 once", _V["cast-fp16"], lossless=False),
-    Contender("all-half", "all-lossless + weights in bfloat16", _V["all-half"], lossless=False, needs="half"),
+              _V["all-lossless-cuda"],
+              engaged=shown_by(*COMPILED_ONE_CALL, FLOAT32, OUR_KERNEL, keeps_channels_last)),
+    Contender("tf32", "TensorFloat-32 matrix units", _V["tf32"], lossless=False,
+              engaged=shown_by(TWO_CALLS, FLOAT32, launches("tf32", times=1))),
+    Contender("autocast-bf16", "bfloat16 autocast, entered once", _V["autocast-bf16"], lossless=False,
+              engaged=shown_by(TWO_CALLS, BF16)),
+    Contender("autocast-fp16", "float16 autocast, entered once", _V["autocast-fp16"], lossless=False,
+              engaged=shown_by(TWO_CALLS, FP16)),
+    Contender("cast-bf16", "weights cast to bfloat16 once", _V["cast-bf16"], lossless=False,
+              engaged=shown_by(TWO_CALLS, BF16)),
+    Contender("cast-fp16", "weights cast to float16 once", _V["cast-fp16"], lossless=False,
+              engaged=shown_by(TWO_CALLS, FP16)),
+    Contender("all-half", "all-lossless + weights in bfloat16", _V["all-half"], lossless=False, needs="half",
+              engaged=shown_by(*COMPILED_ONE_CALL, BF16)),
     Contender("limited-guidance", "guidance at middle noise levels only (40 % of the steps)",
               _V["limited-guidance"], lossless=False),
-    Contender("all-equal-steps", "all-lossless + limited guidance", _V["all-equal-steps"], lossless=False),
+    Contender("all-equal-steps", "all-lossless + limited guidance", _V["all-equal-steps"], lossless=False,
+              engaged=shown_by(*COMPILED_ONE_CALL, FLOAT32)),
     Contender("all-equal-steps-cuda", "all-lossless-cuda + weights in bfloat16", _V["all-equal-steps-cuda"],
-              lossless=False),
+              lossless=False, engaged=shown_by(*COMPILED_ONE_CALL, BF16, keeps_channels_last)),
     Contender("textbook-strided", "the textbook's strided loop: a quarter of the steps, left-over noise",
-              _V["reference"], strided_path(1 / 4), lossless=False, textbook="strided"),
+              _V["reference"], strided_path(1 / 4), lossless=False, textbook="strided",
+              engaged=shown_by(TWO_CALLS, FLOAT32, steps=textbook_stride)),
     Contender("strided", "a quarter of the steps, x0 noised afresh", _V["reference"], strided_path(1 / 4),
-              lossless=False),
+              lossless=False, engaged=shown_by(TWO_CALLS, FLOAT32, steps=share_of_steps(1 / 4))),
     Contender("ddim", "DDIM(0) with a twentieth of the steps", _V["reference"], ddim_path(1 / 20),
-              lossless=False),
+              lossless=False, engaged=shown_by(TWO_CALLS, FLOAT32, steps=share_of_steps(1 / 20))),
     Contender("all-together", "all-equal-steps + DDIM with a twentieth of the steps", _V["all-equal-steps"],
-              ddim_path(1 / 20), lossless=False),
+              ddim_path(1 / 20), lossless=False,
+              engaged=shown_by(*COMPILED_ONE_CALL, FLOAT32, steps=share_of_steps(1 / 20))),
     Contender("all-together-cuda", "all-equal-steps-cuda + DDIM with a twentieth of the steps",
-              _V["all-equal-steps-cuda"], ddim_path(1 / 20), lossless=False),
+              _V["all-equal-steps-cuda"], ddim_path(1 / 20), lossless=False,
+              engaged=shown_by(*COMPILED_ONE_CALL, BF16, keeps_channels_last, steps=share_of_steps(1 / 20))),
 ]  # fmt: skip
 CONTENDERS = {contender.name: contender for contender in _ALL}
 REFERENCE, TEXTBOOK = "reference", "textbook"

@@ -19,13 +19,13 @@ Event = dict[str, Any]
 
 
 class Worker:
-    """One fresh process of `bench.worker`; `number` names it in the events."""
+    """One fresh process that obeys orders, `bench.worker` or another module; `number` names it in the events."""
 
-    def __init__(self, task: dict[str, Any], number: int):
+    def __init__(self, task: dict[str, Any], number: int, module: str = "bench.worker"):
         self.number = number
         self.dead = False
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", json.dumps(task)],
+            [sys.executable, "-m", module, json.dumps(task)],
             cwd=environment.ROOT, env={**os.environ, "PYTHONPATH": str(environment.ROOT)},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
@@ -81,29 +81,42 @@ class Worker:
 
 def in_lanes(workers: list[Worker], order: dict[str, Any], lanes: int, pinned: bool) -> Iterator[tuple[Worker, Event]]:
     """Give all the same order, `lanes` at a time (each on a core of its own if `pinned`); events as they come."""
-    events: queue.Queue = queue.Queue()
-    waiting: queue.SimpleQueue = queue.SimpleQueue()
-    for worker in workers:
-        waiting.put(worker)
+    lanes = max(1, min(lanes, len(workers)))
+    waiting = iter(workers)  # `next` of a list's iterator is atomic: each worker goes to one lane
+    yield from _merged([((worker, order) for worker in waiting) for _ in range(lanes)], pinned)
 
-    def lane(core: int | None) -> None:
-        while True:
-            try:
-                worker = waiting.get_nowait()
-            except queue.Empty:
-                events.put(None)
+
+def dealt(workers: list[Worker], orders: list[dict[str, Any]], pinned: bool) -> Iterator[tuple[Worker, Event]]:
+    """Deal the orders out: each worker takes the next when it is done with one; events as they come."""
+    waiting = iter(orders)
+
+    def hand(worker: Worker) -> Iterator[tuple[Worker, dict[str, Any]]]:
+        for order in waiting:
+            yield worker, order
+            if worker.dead:  # the order it died over is lost, those that wait go to the others
                 return
+
+    yield from _merged([hand(worker) for worker in workers], pinned)
+
+
+def _merged(lanes: list[Iterator[tuple[Worker, dict[str, Any]]]], pinned: bool) -> Iterator[tuple[Worker, Event]]:
+    """Give the orders of all lanes, side by side, each lane on a core of its own if `pinned`."""
+    events: queue.Queue = queue.Queue()
+    cores = sorted(os.sched_getaffinity(0)) if pinned else []
+
+    def follow(lane: Iterator[tuple[Worker, dict[str, Any]]], core: int | None) -> None:
+        for worker, order in lane:
             for event in worker.obey({**order, "core": core}):
                 events.put((worker, event))
+        events.put(None)
 
-    cores = sorted(os.sched_getaffinity(0)) if pinned else []
-    lanes = max(1, min(lanes, len(workers)))
-    for i in range(lanes):
+    for i, lane in enumerate(lanes):
         core = cores[i % len(cores)] if cores else None
-        threading.Thread(target=lane, args=(core,), daemon=True).start()
-    while lanes:
+        threading.Thread(target=follow, args=(lane, core), daemon=True).start()
+    left = len(lanes)
+    while left:
         event = events.get()
         if event is None:
-            lanes -= 1
+            left -= 1
         else:
             yield event

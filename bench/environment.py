@@ -1,5 +1,6 @@
 """The machine and the code a result was taken with, and what would disturb a measurement now."""
 
+import importlib.metadata
 import os
 import platform
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from bench import nvml as nvml_of
 from bench.contenders import cpu_has_bf16
 
 ROOT = Path(__file__).parent.parent
@@ -44,13 +46,22 @@ def fingerprint(device: str) -> dict[str, Any]:
         "machine": machine(device),
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
+        "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_has_bf16": cpu_has_bf16(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "os": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "triton": _version("triton"),
         "compiler": _output("g++", "-dumpfullversion"),
+        "interop_threads": torch.get_num_interop_threads(),
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "allocator": os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or "default",
+        "preloaded": os.environ.get("LD_PRELOAD") or "nothing",
         "commit": head,
         "dirty": dirty,
         "load_1min": round(os.getloadavg()[0], 2),
@@ -62,8 +73,42 @@ def fingerprint(device: str) -> dict[str, Any]:
             "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
+            **nvml_facts(torch.device(device).index or 0),
         }
     return found
+
+
+def nvml_facts(index: int, nvml: Any = None) -> dict[str, Any]:
+    """The driver's version and the device's power limit, as far as NVML tells."""
+    nvml = nvml_of.module(nvml)
+    asked = {
+        "driver": lambda handle: nvml.nvmlSystemGetDriverVersion(),
+        "power_limit_w": lambda handle: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3,
+        "max_sm_mhz": lambda handle: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
+    }
+    found: dict[str, Any] = {}
+    try:
+        handle = nvml_of.handle(index, nvml)
+        for name, ask in asked.items():
+            found[name] = ask(handle)
+    except nvml.NVMLError as error:
+        found["nvml"] = str(error)
+    return found
+
+
+# of the fingerprint: what changes from run to run on one machine and one commit
+MOMENTARY = ("load_1min", "commit", "dirty")
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What of two fingerprints differs beside the commit and the moment, as 'name: one / other'.
+
+    Figures of two results belong in one table only where this is empty. What an older result did not record counts
+    as unknown, and differs.
+    """
+    names = [name for name in {**one, **other} if name not in MOMENTARY]
+    return [f"{name}: {one.get(name, 'unknown')} / {other.get(name, 'unknown')}"
+            for name in names if one.get(name, "unknown") != other.get(name, "unknown")]  # fmt: skip
 
 
 def advice(device: str) -> list[tuple[str, str]]:
@@ -97,7 +142,16 @@ def advice(device: str) -> list[tuple[str, str]]:
         findings.append(("note", "the CPU's frequency cannot be read or fixed here; the two arms share its drift"))
     if not cpu_has_bf16():
         findings.append(("note", "this CPU has no bfloat16 instructions: half precision is emulated, and slow"))
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        findings.append(("note", "PYTHONDONTWRITEBYTECODE is set: each fresh process takes seconds longer to start"))
+    if not Path("/proc/pressure/cpu").exists():
+        findings.append(("note", "the kernel tells no pressure (PSI): slices disturbed by others are marked by steal "
+                         "time alone"))  # fmt: skip
     kind = torch.device(device).type
+    if kind == "cuda" and "nvml" in (facts := nvml_facts(torch.device(device).index or 0)):
+        findings.append(
+            ("warn", f"NVML cannot be asked ({facts['nvml']}): no clocks, power or throttling beside the figures")
+        )
     if not torch.cuda.is_available():
         findings.append(("note", "no CUDA device: rows that need one are grey"))
     findings.append(("ok", f"PyTorch {torch.__version__}, device {device}, clock: "
@@ -112,6 +166,13 @@ def _steal_share() -> float:
     fields = [int(v) for v in _read("/proc/stat").splitlines()[0].split()[1:9]]
     total = float(sum(fields))
     return fields[7] / total if len(fields) == 8 and total else 0.0
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _read(path: str) -> str:

@@ -10,11 +10,13 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from bench.contenders import Contender
+from bench.tally import Tally
 from bench.workload import Workload
 from sampler import textbook
 from sampler.guidance import Condition
@@ -39,6 +41,7 @@ class Arm:
     trajectory: Trajectory
     sampler: Sampler
     slice_steps: int = 1
+    tally: Tally | None = None  # counts what its steps do
 
     @property
     def steps(self) -> int:
@@ -52,6 +55,21 @@ class Arm:
 
     def advance(self, x: Tensor, positions: list[int], noise: Noise, after_step=None) -> Tensor:
         """Take the steps at these positions of the row's own trajectory."""
+        if self.tally is None:
+            return self._advance(x, positions, noise, after_step)
+        guided = self._guided
+        with self.tally.of(self.contender.name, len(positions), sum(guided[i] for i in positions)):
+            return self._advance(x, positions, noise, after_step)
+
+    @cached_property
+    def _guided(self) -> list[bool]:
+        """For each position, whether the step is guided."""
+        if self.condition is None or self.guidance == 1:
+            return [False] * self.steps
+        low, high = (share * self.trajectory.train_steps for share in self.contender.variant.guided_between)
+        return [low <= t < high for t in self.timesteps]
+
+    def _advance(self, x: Tensor, positions: list[int], noise: Noise, after_step) -> Tensor:
         if self.contender.textbook:
             loop: Callable[..., Tensor] = textbook.textbook_ddpm
             extra: dict = {}
@@ -97,6 +115,7 @@ class Stage:
     batch: int
     share: bool = False  # let variants that differ only in where they guide share a compiled step
     built: dict[str, Sampler] = field(default_factory=dict)
+    tally: Tally | None = None
 
     def __post_init__(self):
         labels = torch.arange(self.batch) % self.model.classes if self.model.classes else None
@@ -124,7 +143,7 @@ class Stage:
         at_once = getattr(self.built[name].guided, "steps", 1)
         return Arm(
             contender, self.model, self.condition, self.guidance, timesteps, trajectory, self.built[name],
-            max(self.workload.slice_steps, at_once, 1 if everywhere else PROPORTION_STEPS),
+            max(self.workload.slice_steps, at_once, 1 if everywhere else PROPORTION_STEPS), self.tally,
         )  # fmt: skip
 
     def _like(self, variant: Variant) -> Sampler | None:

@@ -96,6 +96,10 @@ class Row:
         for kind in ("unavailable", "error"):
             for event in self.measurement.of(kind, self.name):
                 return event["message"]
+        for event in self.measurement.of("evidence", self.name):
+            against = [text for ok, text in event["findings"] if not ok]
+            if against:
+                return f"not shown to have engaged: {'; '.join(against)}"
         error = self.probe_error
         if self.lossless and error is not None and not error <= HALF_GREY_LEVEL:
             return (

@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 from bench import environment
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.crew import Worker, in_lanes
+from bench.inspection import ALONE, LOOKS
 from bench.measurement import Measurement
+from bench.nurseries import inspected
 from bench.workload import Workload
-from sampler import runtime
 from sampler.errors import UsageError, unknown
 
 AXIS_ROWS, AXIS_SLICES = (REFERENCE, "batched-cfg"), 5
@@ -34,29 +35,48 @@ def measure(
     say(text): told of progress. plant: a module with further contenders, for the harness's own tests.
     On Ctrl-C the measurement so far is returned with `interrupted` set.
     """
+    return _worked(workload, rows, command, plant, lambda job, able: _measure(job, able, say, plant))
+
+
+def look(
+    workload: Workload,
+    rows: list[str] | None,
+    looks: Sequence[str],
+    say=lambda text: None,
+    command: str = "python -m bench memory",
+    plant: str | None = None,
+    **task: Any,
+) -> Measurement:
+    """Only inspect the rows, by these methods of `Inspection`; nothing is timed. task: what they need to know."""
+    return _worked(workload, rows, command, plant, lambda job, able: _inspect(
+        job, able, {"workload": workload.json(), "plant": plant, **task}, say, looks, ()
+    ))  # fmt: skip
+
+
+def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str | None,
+            work: Callable[[Measurement, list[str]], None]) -> Measurement:  # fmt: skip
+    """A measurement of the rows that can run here, filled by `work`, as far as it came."""
     names = _chosen(rows, plant)
-    job = Measurement(
-        workload, environment.fingerprint(workload.device), names, _now(), command
-    )  # fmt: skip
+    found = {**environment.fingerprint(workload.device), "threads": workload.threads}
+    job = Measurement(workload, found, names, _now(), command)
+    for name in names:
+        if name in CONTENDERS and (why := CONTENDERS[name].unavailable(workload.device)):
+            job.events.append({"event": "unavailable", "row": name, "message": why})
     start = time.monotonic()
     try:
-        _measure(job, names, say, plant)
+        work(job, [n for n in names if not job.of("unavailable", n)])
     except KeyboardInterrupt:
         job.interrupted = True
     job.took_s = round(time.monotonic() - start, 1)
     return job
 
 
-def _measure(job: Measurement, names: list[str], say, plant: str | None) -> None:
+def _measure(job: Measurement, able: list[str], say, plant: str | None) -> None:
     workload = job.workload
-    for name in names:
-        if name in CONTENDERS and (why := CONTENDERS[name].unavailable(workload.device)):
-            job.events.append({"event": "unavailable", "row": name, "message": why})
-    able = [n for n in names if not job.of("unavailable", n)]
     task: dict[str, Any] = {"workload": workload.json(), "plant": plant}
 
-    say("first calls: compiling what is to be compiled (cached for the next run)")
-    _prepare(job, able, task, say)
+    say("inspecting each row in a process of its own: first call (what is compiled is cached), memory, proofs")
+    _inspect(job, able, task, say)
     if job.of("error", REFERENCE):
         raise UsageError(f"the reference itself failed: {job.row(REFERENCE).reason}")
 
@@ -68,21 +88,18 @@ def _measure(job: Measurement, names: list[str], say, plant: str | None) -> None
         _time_group(job, group, able, task, share_s, rng, say, last=group[-1] == numbers[-1])
 
 
-def _prepare(job: Measurement, able: list[str], task: dict[str, Any], say) -> None:
-    """First calls, in two lots side by side while nothing is timed, and the comparison on the same noise."""
-    halves = _halves(able)
-    crew = [Worker({**task, "rows": [REFERENCE, *half], "seed": 0, "share": False}, -1) for half in halves]
-    seen: set[str] = set()
-    try:
-        for do in ("build", "compare"):
-            for _, event in in_lanes([w for w in crew if not w.dead], {"do": do}, len(crew), _pins(job.workload)):
-                if event.get("row") == REFERENCE and event["event"] in seen:
-                    continue
-                seen.add(event["event"] if event.get("row") == REFERENCE else "")
-                _take(job, event, -1, say, "preparing")
-    finally:
-        for worker in crew:
-            worker.end()
+def _inspect(
+    job: Measurement,
+    able: list[str],
+    task: dict[str, Any],
+    say,
+    looks: Sequence[str] = LOOKS,
+    alone: Sequence[str] = ALONE,
+) -> None:
+    """Look at every row in a fresh process of its own, while nothing is timed."""
+    order = [REFERENCE, *(n for n in able if n != REFERENCE)]
+    for event in inspected(task, order, looks, job.workload, _pins(job.workload), alone):
+        _take(job, event, -1, say, "inspecting")
 
 
 def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task: dict[str, Any], budget_s: float,
@@ -142,16 +159,6 @@ def _pins(workload: Workload) -> bool:
     return hasattr(os, "sched_getaffinity") and workload.threads == 1 and workload.device == "cpu"
 
 
-def _halves(able: list[str]) -> list[list[str]]:
-    """The rows in two lots of about the same compile work, to use two cores while nothing is timed."""
-    compiles = (runtime.compiled, runtime.compiled_frozen)
-    heavy = [n for n in able if n in CONTENDERS and CONTENDERS[n].variant.runtime in compiles]
-    if (os.cpu_count() or 1) < 2 or len(heavy) < 2:
-        return [[n for n in able if n != REFERENCE]]
-    alone = [n for n in heavy if CONTENDERS[n].variant.name == CONTENDERS[heavy[0]].variant.name]
-    return [alone, [n for n in able if n not in alone and n != REFERENCE]]
-
-
 def _take(job: Measurement, event: dict[str, Any], process: int, say, label: str) -> None:
     """Keep an event, and tell of it."""
     kind = event["event"]
@@ -164,6 +171,13 @@ def _take(job: Measurement, event: dict[str, Any], process: int, say, label: str
     elif kind == "died":
         job.events.append({**event, "process": process})
         say(f"{label}: a worker ended early: {event['message']}")
+    elif kind == "evidence":
+        # counts of a process grow: its latest word replaces its earlier one
+        same = (event["row"], event["where"], process)
+        job.events = [e for e in job.events if e["event"] != kind or (e["row"], e["where"], e["process"]) != same]
+        job.events.append({**event, "process": process})
+        if not all(ok for ok, _ in event["findings"]):
+            say(f"{event['row']} failed: {job.row(event['row']).reason}")
     elif kind != "done":
         job.events.append({**event, "process": process})
         if kind == "pair":

@@ -15,12 +15,12 @@ def folder(measurement: Measurement, results: Path = RESULTS) -> Path:
     return Path(results) / measurement.environment["machine"]
 
 
-def save(measurement: Measurement, results: Path = RESULTS) -> Path:
-    """Write results/<machine>/<date>-<commit>[-dirty].json and return its path."""
+def save(measurement: Measurement, results: Path = RESULTS, below: str = "") -> Path:
+    """Write results/<machine>/[below/]<date>-<commit>[-dirty].json and return its path."""
     environment = measurement.environment
     stamp = measurement.started.replace(":", "").replace("+0000", "Z")
     dirty = "-dirty" if environment["dirty"] else ""
-    path = folder(measurement, results) / f"{stamp}-{environment['commit']}{dirty}.json"
+    path = folder(measurement, results) / below / f"{stamp}-{environment['commit']}{dirty}.json"
     write_atomically(path, json.dumps(measurement.json(), separators=(",", ":")).replace('{"event"', '\n{"event"'))
     return path
 

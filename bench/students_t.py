@@ -40,6 +40,13 @@ def ratio_interval(log_ratios: Sequence[float]) -> Interval:
     return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of values with its t interval."""
+    n, mean = len(values), fmean(values)
+    half = _T975[min(n - 2, len(_T975) - 1)] * stdev(values) / math.sqrt(n) if n > 1 else math.nan
+    return Interval(mean, mean - half, mean + half)
+
+
 def midmean(values: Sequence[float]) -> float:
     """The mean of the middle half (25 % trimmed at each end; Tukey 1977): the median's robustness, less of its noise.
 

@@ -4,6 +4,7 @@ import pytest
 
 from bench.clock import ReplayClock
 from bench.contenders import CONTENDERS
+from bench.cost import Cost
 
 clock = ReplayClock()
 
@@ -21,5 +22,7 @@ def test_step(row: str, benchmark, measured) -> None:
     benchmark.extra_info.update(
         steps=figures.steps, speedup=speedup.value, speedup_low=speedup.low, speedup_high=speedup.high,
         whole_run_s=figures.whole_run_s, whole_run_timed=figures.whole_run_timed_s is not None,
-        same_noise_error=figures.probe_error,
+        same_noise_error=figures.probe_error, evidence=Cost(figures).evidence,
+        break_even_images=Cost(figures).break_even_over_reference,
+        steady_live_bytes=(Cost(figures).phase("steady") or {}).get("live_peak"),
     )  # fmt: skip

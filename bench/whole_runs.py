@@ -48,7 +48,14 @@ def schedule(cost_s: dict[str, float], rng: random.Random) -> list[tuple[str, in
 
 
 def measure(
-    stage: Stage, arms: dict[str, Arm], step_s: dict[str, float], seconds: float, clock, rng: random.Random, emit
+    stage: Stage,
+    arms: dict[str, Arm],
+    step_s: dict[str, float],
+    seconds: float,
+    clock,
+    rng: random.Random,
+    emit,
+    telemetry,
 ) -> None:
     """Every step of the affordable rows, in parts taken in turn, so that drift falls on all rows alike.
 
@@ -68,15 +75,17 @@ def measure(
             states[name], noises[name] = stage.x, arm.noise(seed, stage.batch)
         positions = range(round(part * arm.steps / parts), round((part + 1) * arm.steps / parts))
         try:
+            before = telemetry.sample()
             start = clock.mark()
             states[name] = arm.advance(states[name], list(positions), noises[name])
             reading = clock.between(start, clock.mark())
+            around = telemetry.between(before, telemetry.sample(), reading.wall_s)
         except Exception as error:
             emit(event="error", row=name, message=in_one_line(error))
             faulty.add(name)
             continue
         emit(event="segment", row=name, run=run, index=part, steps=len(positions), seconds=reading.decisive_s,
-             wall_s=reading.wall_s)  # fmt: skip
+             wall_s=reading.wall_s, **around)  # fmt: skip
     for name in chosen:
         if name in faulty:
             continue

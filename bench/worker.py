@@ -15,15 +15,16 @@ import time
 
 import torch
 
-from bench import axis, whole_runs
+from bench import axis, evidence, whole_runs
 from bench.clock import clock_for
-from bench.contenders import CONTENDERS, REFERENCE, Contender, full_path
+from bench.contenders import CONTENDERS, REFERENCE, Contender
 from bench.interleave import Arm, Stage, time_pair
 from bench.quality import judged
+from bench.tally import Tally
+from bench.telemetry import telemetry_for
 from bench.workload import from_json
 from sampler.errors import in_one_line
 from sampler.models import load_model
-from sampler.noise import PhiloxNoise
 
 SLOW_STEP_S = 0.1  # rows slower than this are timed in slices of one step, lest they eat the others' time
 
@@ -37,11 +38,13 @@ class Work:
         self.rng = random.Random(task["seed"])
         torch.set_num_threads(self.workload.threads)
         model = load_model(self.workload.model, self.workload.device)
-        self.stage = Stage(self.workload, model, self.workload.batch, share=task.get("share", True))
-        extra = {c.name: c for c in _planted(task.get("plant"))}
+        self.tally = Tally(model.network, torch.cuda.CUDAGraph if model.device.type == "cuda" else None)
+        self.stage = Stage(self.workload, model, self.workload.batch, share=True, tally=self.tally)
+        extra = {c.name: c for c in planted(task.get("plant"))}
         self.rows: list[Contender] = [{**CONTENDERS, **extra}[name] for name in task["rows"]]
         self.arms: dict[str, Arm] = {}
         self.clock = clock_for(self.workload.device)
+        self.telemetry = telemetry_for(model.device)
         self.noises: dict = {}
         self.step_s: dict[str, float] = {}  # wall seconds of each row's last timed step
         self.rounds = 0
@@ -65,21 +68,7 @@ class Work:
             compiled_now = graphs > hits  # else every graph came from Inductor's cache, or there is none
             self.emit(event="first_call", row=contender.name, steps=arm.steps, seconds=seconds,
                       compiled_now=compiled_now)  # fmt: skip
-
-    def compare(self) -> None:
-        """Run each variant on the same short path and noise, and report how far it ends from the reference."""
-        noise = PhiloxNoise(self.workload.seed, range(self.stage.batch))
-        truth = self.arms[REFERENCE].probe(self.stage.x, noise)
-        for name, arm in self.arms.items():
-            if arm.contender.textbook or arm.contender.path is not full_path:
-                continue
-            self.emit(event="doing", text=f"comparing {name} with the reference")
-            try:
-                error = (arm.probe(self.stage.x, noise) - truth).abs()
-            except Exception as fault:
-                self.fault(name, fault)
-                continue
-            self.emit(event="probe", row=name, largest=float(error.max()), rms=float(error.square().mean().sqrt()))
+        self.tally.clear()
 
     def pairs(self, rows: list[str], rounds: int, seconds: float) -> None:
         """Rounds over the rows in random order, one pair each, until the rounds or the time are used up."""
@@ -98,6 +87,7 @@ class Work:
                 if i and time.monotonic() > stop_at:
                     break
                 noises = (self.noises[REFERENCE], self.noises[name])
+                before, began = self.telemetry.sample(), time.perf_counter()
                 try:
                     pair = time_pair(
                         self.arms[REFERENCE], self.arms[name], self.stage.x, noises, self.clock, self.rng
@@ -107,9 +97,11 @@ class Work:
                     names.remove(name)
                     continue
                 self.step_s.update({REFERENCE: pair["reference_wall_s"], name: pair["row_wall_s"]})
-                self.emit(event="pair", row=name, round=self.rounds, **pair)
+                around = self.telemetry.between(before, self.telemetry.sample(), time.perf_counter() - began)
+                self.emit(event="pair", row=name, round=self.rounds, **pair, **around)
             self.rounds += 1
         gc.enable()
+        self._testify()
 
     def _warm(self, name: str) -> bool:
         """A first slice that is not kept; whether the row lived through it."""
@@ -120,9 +112,18 @@ class Work:
         except Exception as error:
             self.fault(name, error)
             return False
+        self.tally.counts.pop(name, None)  # a first call may still have captured or compiled
         if seconds > SLOW_STEP_S and arm.contender.variant.guided_between == (0.0, 1.0):
             arm.slice_steps = 1
         return True
+
+    def _testify(self) -> None:
+        """What the calls of each row did since its first call, those that were timed among them."""
+        for name, counts in self.tally.counts.items():
+            seen = evidence.Seen(batch=self.stage.batch, counts=dict(counts), cuda=self.stage.x.is_cuda)
+            findings = evidence.judge(self.arms[name].contender.engaged, seen)
+            self.emit(event="evidence", row=name, where="timed", seen=seen.json(),
+                      findings=[list(f) for f in findings])  # fmt: skip
 
     def axis(self, rows: list[str], slices: int) -> None:
         """Seconds a step at other batch sizes."""
@@ -130,7 +131,8 @@ class Work:
 
     def whole(self, seconds: float) -> None:
         """Whole runs, as many rows as fit the time."""
-        whole_runs.measure(self.stage, self.arms, self.step_s, seconds, self.clock, self.rng, self.emit)
+        whole_runs.measure(self.stage, self.arms, self.step_s, seconds, self.clock, self.rng, self.emit, self.telemetry)
+        self._testify()
 
     def judge(self, samples: int) -> None:
         """Pictures of the rows that draw others, judged."""
@@ -141,7 +143,7 @@ class Work:
 
 
 def main(task_json: str) -> None:
-    emit = _emitter()
+    emit = emitter()
     orders = _orders()
     task = json.loads(task_json)
     work = Work(task, emit)
@@ -154,7 +156,7 @@ def main(task_json: str) -> None:
         emit(event="done")
 
 
-def _planted(module: str | None) -> list[Contender]:
+def planted(module: str | None) -> list[Contender]:
     """Extra contenders from a module's `CONTENDERS`, for the harness's own tests."""
     if not module:
         return []
@@ -163,7 +165,7 @@ def _planted(module: str | None) -> list[Contender]:
     return list(importlib.import_module(module).CONTENDERS)
 
 
-def _emitter():
+def emitter():
     """Write events to the real standard output; whatever else prints goes to standard error."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

@@ -1,10 +1,13 @@
 """The speed-up table: as a frame, as CSV, as Markdown and on the terminal. Rounding happens here."""
 
+import math
 from typing import Any
 
 import pandas as pd
 
+from bench.cost import FIRST_CALL_PARTS, Cost
 from bench.measurement import Measurement, Row
+from bench.memory import PARTS
 from bench.students_t import Interval
 
 
@@ -39,6 +42,7 @@ def _record(row: Row) -> dict[str, Any]:
         "first_call_s": None if first is None else first[0],
         "first_call_is": None if first is None else "compiled" if first[1] else "cached or eager",
         "same_noise_error": row.probe_error,
+        **_cost(Cost(row)),
         "pairs": len(row.pairs),
         "processes": len(row.log_ratios()) if row.status == "ok" else 0,
         "threads": workload.threads,
@@ -49,6 +53,37 @@ def _record(row: Row) -> dict[str, Any]:
         "reason": row.reason,
         "changes": row.changes,
     }
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    """Memory in MiB, seconds of the first call's parts, images to the break-even, and what was seen."""
+    steady, first = cost.phase("steady") or {}, cost.phase("first call") or {}
+    fit = cost.fit
+    return {
+        "steady_live_mib": _mib(steady.get("live_peak")), "steady_held_mib": _mib(steady.get("held")),
+        "first_call_live_mib": _mib(first.get("live_peak")), "first_call_held_mib": _mib(first.get("held")),
+        "graph_pools_mib": _mib(steady.get("graph_pools")), "driver_mib": _mib(steady.get("driver")),
+        **{f"steady_{part.replace(' ', '_')}_mib": _mib(steady.get("parts", {}).get(part)) for part in PARTS},
+        "memory_fixed_mib": None if fit is None else _mib(fit.fixed),
+        "memory_an_image_mib": None if fit is None else _mib(fit.per_image),
+        "memory_a_step_bytes": cost.per_step_bytes,
+        "largest_batch_foreseen": cost.largest_batch,
+        **{part: cost.first_call.get(part) for part in FIRST_CALL_PARTS},
+        "break_even_images_over_reference": cost.break_even_over_reference,
+        "break_even_images_over_best_uncompiled": cost.break_even_over_uncompiled,
+        "launches_a_step": cost.launches_a_step,
+        "update_share": cost.update_share,
+        "gflop_an_image": None if cost.flop_an_image is None else cost.flop_an_image / 1e9,
+        "roof_share": cost.roof_share,
+        **_interval("energy_an_image_j", cost.energy_an_image_j),
+        "disturbed_slices": cost.disturbed[0],
+        "implausible": cost.implausible,
+        "evidence": cost.evidence,
+    }  # fmt: skip
+
+
+def _mib(size: float | None) -> float | None:
+    return None if size is None else size / 2**20
 
 
 def _interval(name: str, interval: Interval | None) -> dict[str, float | None]:
@@ -71,21 +106,27 @@ def heading(measurement: Measurement) -> str:
 
 COLUMNS = (
     "row", "ms/step", "steps", "whole run s", "images/s", "speed-up [95 %]", "over textbook", "over best lossless",
-    "first call s", "same-noise error", "notes",
+    "first call s", "pays from", "memory MiB", "same-noise error", "notes",
 )  # fmt: skip
+
+
+NOT_ON_THE_TERMINAL = ("images/s", "over textbook", "over best lossless", "pays from", "memory MiB")
 
 
 def cells(row: Row) -> list[str]:
     """What the table shows of a row, in the order of COLUMNS."""
     if row.status in ("grey", "missing"):
-        return [row.name, *["–"] * 9, row.absence]
+        return [row.name, *["–"] * (len(COLUMNS) - 2), row.absence]
     if row.status == "red":
-        return [row.name, *["–"] * 9, f"FAILED: {row.reason}"]
+        return [row.name, *["–"] * (len(COLUMNS) - 2), f"FAILED: {row.reason}"]
     notes = [] if row.lossless else ["other pictures"]
     if row.name == row.measurement.best_lossless:
         notes.append("best lossless")
     if row.needs_longer:
         notes.append("interval needs a longer run")
+    cost = Cost(row)
+    if implausible := cost.implausible:
+        notes.append(implausible)
     first = row.first_call_s
     return [
         row.name,
@@ -97,6 +138,8 @@ def cells(row: Row) -> list[str]:
         shown(row.speedup_over_textbook),
         shown(row.speedup_over_best_lossless),
         "–" if first is None else f"{first[0]:.2f}" + (" (compiled)" if first[1] else ""),
+        "–" if row.name == "reference" else images(cost.break_even_over_reference),
+        _number(_mib((cost.phase("steady") or {}).get("live_peak")), ".1f"),
         "–" if row.probe_error is None else f"{row.probe_error:.1e}",
         "; ".join(notes),
     ]
@@ -113,13 +156,14 @@ def markdown(measurement: Measurement) -> str:
 LEGEND = (
     "Speed-up: of a whole run, over `reference`, from interleaved pairs of slices; in brackets the 95 % interval "
     "over fresh processes. `~`: extrapolated from the median step, not timed whole. Same-noise error: largest "
-    "difference from the reference after a 20-step path on the same noise, pictures in [-1, 1].",
+    "difference from the reference after a 20-step path on the same noise, pictures in [-1, 1]. Pays from: images "
+    "from which on the row beats the reference, its first call included. Memory: live tensors at the steady peak.",
 )
 
 
 def terminal(measurement: Measurement) -> str:
     """The same rows in plain text, aligned; narrow enough for 120 columns."""
-    picked = [0, 1, 2, 3, 5, 8, 9, 10]
+    picked = [i for i, name in enumerate(COLUMNS) if name not in NOT_ON_THE_TERMINAL]
     rows = [[cells(measurement.row(name))[i] for i in picked] for name in measurement.rows]
     head = [COLUMNS[i] for i in picked]
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head) - 1)]
@@ -167,3 +211,12 @@ def shown(interval: Interval | None) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
+
+
+def images(count: float | None) -> str:
+    """A break-even count in words."""
+    if count is None:
+        return "–"
+    if math.isinf(count):
+        return "never"
+    return "the first image" if count <= 1 else f"{math.ceil(count):,} images"

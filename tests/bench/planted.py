@@ -5,11 +5,14 @@ Each counts the steps that it was asked for in its own process.
 
 import os
 import signal
+import sys
 
 from torch import Tensor
 
+from bench.contenders import CONTENDERS as SHIPPED
 from bench.contenders import Contender, full_path
 from sampler.posterior import posterior
+from sampler.runtime import eager
 from sampler.variants import Update, Variant
 
 PREPARATION = 2  # steps of the first call, in every process
@@ -30,10 +33,11 @@ def _nan(x: Tensor, *rest) -> Tensor:
 
 def _after(steps: int, do):
     taken = 0
+    in_a_worker = getattr(sys.modules["__main__"].__spec__, "name", "") == "bench.worker"
 
     def apply(x: Tensor, *rest) -> Tensor:
         nonlocal taken
-        taken += 1
+        taken += in_a_worker  # an inspection is let through
         if taken > steps:
             do()
         return posterior(x, *rest)
@@ -47,6 +51,20 @@ def _raise() -> None:
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _runs_out_of_memory(x: Tensor, *rest) -> Tensor:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+def _dies(x: Tensor, *rest) -> Tensor:
+    _die()
+    return x
+
+
+def _eager_after_all(step):
+    """Claims to be compiled, and is called as it is."""
+    return eager(step)
 
 
 def unprobed_path(model, steps: int):
@@ -63,4 +81,10 @@ CONTENDERS = [
     Contender("planted-dies", "is killed in its first pair",
               Variant("planted-dies", update=Update(lambda: _after(PREPARATION + WARM_SLICE, _die))),
               path=unprobed_path),
+    Contender("planted-dies-early", "is killed at once",
+              Variant("planted-dies-early", update=Update(lambda: _dies))),
+    Contender("planted-greedy", "asks for more memory than there is",
+              Variant("planted-greedy", update=Update(lambda: _runs_out_of_memory))),
+    Contender("planted-uncompiled", "claims to be compiled and is not",
+              Variant("planted-uncompiled", runtime=_eager_after_all), engaged=SHIPPED["compiled"].engaged),
 ]  # fmt: skip

@@ -24,6 +24,9 @@ FAULTY = {
     "planted-differs": "claims to change no picture, but",
     "planted-nan": "differs from the reference by nan",
     "planted-late": "ValueError: planted to raise late",
+    "planted-dies-early": "killed (signal 9)",
+    "planted-greedy": "out of memory at batch 1: RuntimeError: DefaultCPUAllocator: can't allocate memory",
+    "planted-uncompiled": "the network ran eagerly",
 }
 
 
@@ -87,7 +90,7 @@ def test_an_interrupt_keeps_what_was_measured_and_leaves_no_worker(monkeypatch) 
 
     def remembered(*arguments, **options):
         process = popen(*arguments, **options)
-        if "bench.worker" in arguments[0]:
+        if {"bench.worker", "bench.nursery"} & set(arguments[0]):
             started.append(process)
         return process
 
@@ -102,7 +105,7 @@ def test_an_interrupt_keeps_what_was_measured_and_leaves_no_worker(monkeypatch) 
     assert len(job.row("batched-cfg").pairs) == 1
     assert job.row("batched-cfg").probe_error is not None
     assert job.json()["interrupted"]
-    assert len(started) == 2  # one prepared, one timed
+    assert len(started) == 3  # two nurseries, and a worker
     for process in started:
         assert process.poll() is not None
         with pytest.raises(ProcessLookupError):  # ended and reaped

@@ -1,0 +1,251 @@
+"""How a row is known to have done what it claims: facts seen of its calls, and the proofs a contender names.
+
+A proof looks at what was seen and finds for or against the row, in words; None where these facts cannot tell.
+Some facts are counted on the very calls that are timed (`tally`), the others in a profiled run of their own.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from bench.tally import CALLS
+
+COMPILED_GRAPH = "compiled graph"  # the name under which runs of Inductor's graphs are counted among the kernels
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Facts about some calls of one row; what was not looked for is None.
+
+    batch: images at once. counts: of a `Tally`: steps, guided steps, network calls by batch, replays, compilations.
+    asked_steps: the workload's; path_steps: timesteps on the row's own path; loop_steps: steps its loop really took.
+    products: convolutions and matrix products that ran, as (kind, number format, batch, how often).
+    convolutions: of the network, a call. kernels: device kernels by name. nhwc: convolution outputs that were
+    channels-last, and all. copies: between host and device. kept_bytes: memory kept a step; table_bytes: what the
+    coefficient table takes of it.
+    """
+
+    batch: int
+    counts: dict[str, int]
+    asked_steps: int | None = None
+    path_steps: int | None = None
+    loop_steps: int | None = None
+    products: list[list[Any]] | None = None
+    convolutions: int = 0
+    kernels: dict[str, int] | None = None
+    nhwc: tuple[int, int] | None = None
+    copies: int | None = None
+    kept_bytes: float | None = None
+    table_bytes: int = 0
+    cuda: bool = False
+
+    @property
+    def steps(self) -> int:
+        return self.counts.get("steps", 0)
+
+    @property
+    def calls(self) -> dict[int, int]:
+        """Network calls made from Python, by batch."""
+        found = {int(k.removeprefix(CALLS)): n for k, n in self.counts.items() if k.startswith(CALLS)}
+        return {batch: n for batch, n in found.items() if n}
+
+    def json(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if v not in (None, {}, 0, False)}
+
+
+class Finding(NamedTuple):
+    """For (True) or against (False) a row, and what was seen."""
+
+    ok: bool
+    text: str
+
+
+Proof = Callable[[Seen], Finding | None]
+Pattern = Callable[[Seen], dict[int, int]]  # network calls by batch that the steps should take
+
+
+def judge(proofs: Sequence[Proof], seen: Seen) -> list[Finding]:
+    """What each proof finds, where it finds anything."""
+    return [finding for proof in proofs if (finding := proof(seen)) is not None]
+
+
+def twice(seen: Seen) -> dict[int, int]:
+    """Two calls of B a guided step, one of B otherwise."""
+    guided = seen.counts.get("guided", 0)
+    return _nonzero({seen.batch: seen.steps + guided})
+
+
+def once_doubled(seen: Seen) -> dict[int, int]:
+    """One call of 2B a guided step, one of B otherwise."""
+    guided = seen.counts.get("guided", 0)
+    return _nonzero({2 * seen.batch: guided, seen.batch: seen.steps - guided})
+
+
+def called(pattern: Pattern) -> Proof:
+    """The network was called from Python exactly as the pattern says."""
+
+    def proof(seen: Seen) -> Finding:
+        wanted = pattern(seen)
+        text = f"{_calls(seen.calls)} in {seen.steps:,} steps"
+        return Finding(True, text) if seen.calls == wanted else Finding(False, f"{text}, not {_calls(wanted)}")
+
+    return proof
+
+
+def contains(pattern: Pattern) -> Proof:
+    """The convolutions that ran are those of the pattern's network calls, though Python made none."""
+
+    def proof(seen: Seen) -> Finding | None:
+        if seen.products is None or not seen.convolutions:
+            return None
+        ran: Counter[int] = Counter()
+        for kind, _, batch, count in seen.products:
+            ran[batch] += count * (kind == "convolution")
+        wanted = {b: n * seen.convolutions for b, n in pattern(seen).items()}
+        shown = _nonzero(ran)
+        text = f"convolutions of {_calls({b: -(-n // seen.convolutions) for b, n in shown.items()})}"
+        text += f" in {seen.steps:,} steps"
+        return Finding(True, text) if shown == wanted else Finding(False, f"{text}, not {_calls(pattern(seen))}")
+
+    return proof
+
+
+def compiled(seen: Seen) -> Finding:
+    """The steps ran as compiled graphs: no network call from Python, no break, nothing compiled anew."""
+    faults = [f"{n:,} {name}" for name in ("graph breaks", "compilations", "graphs skipped")
+              if (n := seen.counts.get(name, 0))]  # fmt: skip
+    if seen.calls:
+        faults.append(f"the network ran eagerly, {_calls(seen.calls)}")
+    graphs = None if seen.cuda or seen.kernels is None else seen.kernels.get(COMPILED_GRAPH, 0)
+    if graphs is not None and graphs < seen.steps:
+        faults.append(f"compiled graphs ran {graphs:,} times")
+    if faults:
+        return Finding(False, f"in {seen.steps:,} steps that should run compiled: {', '.join(faults)}")
+    return Finding(True, f"{seen.steps:,} steps in compiled graphs, no break, no recompilation")
+
+
+def replayed_over(steps: int) -> Proof:
+    """On CUDA, captured graphs of up to so many steps took every step, and Python never called the network.
+
+    What is left of a stretch that is no whole number of them is taken one by one, so their number has a range.
+    """
+
+    def proof(seen: Seen) -> Finding | None:
+        if not seen.cuda:
+            return None
+        replays, calls = seen.counts.get("replays", 0), sum(seen.calls.values())
+        fewest = -(-seen.steps // steps)
+        many = steps > 1 and seen.steps > 2 * steps  # enough to tell that not every step was a graph of its own
+        taken = fewest <= replays <= (seen.steps - 1 if many else seen.steps)
+        text = f"{replays:,} graph replays in {seen.steps:,} steps, {calls:,} network calls from Python"
+        return Finding(taken and not calls, text)
+
+    return proof
+
+
+replayed = replayed_over(1)
+
+
+def computes_in(*formats: str) -> Proof:
+    """Every convolution ran in one of the number formats; matrix products are told of."""
+
+    def proof(seen: Seen) -> Finding | None:
+        if seen.products is None:
+            return None
+        ran: dict[str, Counter[str]] = {"convolution": Counter(), "matrix product": Counter()}
+        for kind, number_format, _, count in seen.products:
+            ran[kind][number_format] += count
+        total, right = (sum(n for f, n in ran["convolution"].items() if f in wanted)
+                        for wanted in (set(ran["convolution"]), formats))  # fmt: skip
+        other = {f for f in ran["convolution"] if f not in formats}
+        products = ran["matrix product"]
+        named = "/".join(formats)
+        text = f"{named} in {right:,} of {total:,} convolutions"
+        if products:
+            text += f" and {sum(products[f] for f in formats):,} of {sum(products.values()):,} matrix products"
+        text += f" (the others in {', '.join(sorted(other))})" if other else ""
+        return Finding(right == total > 0, text)
+
+    return proof
+
+
+def takes(steps: Callable[[int], int]) -> Proof:
+    """A whole run takes exactly the steps that it should: `steps` of those the workload asks for."""
+
+    def proof(seen: Seen) -> Finding | None:
+        if seen.asked_steps is None:
+            return None
+        wanted = steps(seen.asked_steps)
+        text = f"{seen.loop_steps:,} step{'s' * (seen.loop_steps != 1)} a run"
+        if wanted == seen.path_steps == seen.loop_steps:
+            return Finding(True, text)
+        return Finding(False, f"{text} on a path of {seen.path_steps:,}, not {wanted:,}")
+
+    return proof
+
+
+def launches(kernel: str, times: int = 0) -> Proof:
+    """Kernels with this in their name were seen running: once a step, or so many times in all."""
+
+    def proof(seen: Seen) -> Finding | None:
+        if seen.kernels is None:
+            return None
+        count = sum(n for name, n in seen.kernels.items() if kernel in name)
+        return Finding(count >= (times or seen.steps), f"{kernel} ran {count:,} times in {seen.steps:,} steps")
+
+    return proof
+
+
+def keeps_channels_last(seen: Seen) -> Finding | None:
+    """Every convolution gave channels-last; in a compiled step, no kernel changed the layout."""
+    if seen.nhwc is not None and seen.nhwc[1]:
+        kept, outputs = seen.nhwc
+        return Finding(kept == outputs, f"channels-last out of {kept:,} of {outputs:,} convolutions")
+    if seen.kernels:
+        changed = sum(n for name, n in seen.kernels.items() if "nchwToNhwc" in name or "nhwcToNchw" in name)
+        return Finding(not changed, f"{changed:,} changes of layout in {seen.steps:,} steps")
+    return None
+
+
+def stays_on_the_device(seen: Seen) -> Finding | None:
+    """No copy between host and device in the steps (where there is a device)."""
+    if not seen.cuda or seen.copies is None:
+        return None
+    return Finding(seen.copies == 0, f"{seen.copies:,} host-device copies in {seen.steps:,} steps")
+
+
+def settled(seen: Seen) -> Finding | None:
+    """Nothing is compiled any more, whatever the row compiled at first."""
+    anew = seen.counts.get("compilations", 0)
+    return Finding(False, f"{anew:,} compilations in {seen.steps:,} steps after the first") if anew else None
+
+
+def keeps_nothing(seen: Seen) -> Finding | None:
+    """A step leaves nothing in memory beyond its line of the coefficient table: no leak, no hidden cache."""
+    if seen.kept_bytes is None:
+        return None
+    text = f"keeps {seen.kept_bytes:,.0f} B a step"
+    if seen.kept_bytes <= seen.table_bytes:
+        return Finding(True, text)
+    return Finding(False, f"{text}; the coefficient table takes {seen.table_bytes:,} B of that")
+
+
+def every_step(asked: int) -> int:
+    return asked
+
+
+def _calls(by_batch: dict[int, int]) -> str:
+    if not by_batch:
+        return "no network call"
+    return " + ".join(f"{n:,} network call{'s' * (n != 1)} of {b}" for b, n in sorted(by_batch.items()))
+
+
+def _nonzero(counts: dict[int, int]) -> dict[int, int]:
+    return {key: n for key, n in counts.items() if n}
+
+
+# what each way to run must show; a contender names what differs from PLAIN
+ALWAYS: tuple[Proof, ...] = (keeps_nothing, stays_on_the_device, settled)
+FLOAT32 = computes_in("float32")
+PLAIN: tuple[Proof, ...] = (takes(every_step), called(twice), FLOAT32, *ALWAYS)

@@ -1,0 +1,391 @@
+"""An inspection: one contender alone in a fresh process, untimed, looked at from every side.
+
+Its first call in parts, its memory, the proofs that it engaged, a profile, and the comparison on the same noise.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import record_function
+
+from bench import evidence, memory, roof
+from bench.contenders import CONTENDERS, REFERENCE, Contender, full_path
+from bench.interleave import Arm, Stage
+from bench.meter import Usage, forget_peak, meter_for
+from bench.profile import UPDATE, MarkedNoise, mark_network, profiled
+from bench.tally import Tally
+from bench.workload import from_json
+from sampler import runtime
+from sampler.errors import UsageError
+from sampler.models import load_model
+from sampler.noise import PhiloxNoise
+from sampler.posterior import State
+from sampler.runtime import AfterStep, Leg
+
+FORESEE_FROM = 32  # images at once; below, a machine that can load the network can run it
+STEPS = (6, 12)  # at which the peak is metered, to see what a step adds
+POINT_STEPS = 2  # at other batches
+COMPILER_S = 1.0  # in which Inductor finds what the C++ compiler left, and the compiler does nothing
+PACE_STEPS = 40
+TRIES, NEARLY = 4, 0.9  # at the largest batch within a limit, and how full it should be then
+PROFILED_STEPS = 10  # of any ten evenly spread steps, limited guidance (40 % of the path) guides exactly four
+
+
+class Inspection:
+    """What can be looked at of a contender (the methods without an underscore), in the order of `LOOKS`."""
+
+    def __init__(self, task: dict[str, Any], contender: Contender, emit):
+        self.task, self.contender, self.emit = task, contender, emit
+        self.workload = from_json(task["workload"])
+        torch.set_num_threads(self.workload.threads)
+        self.meter = meter_for(torch.device(self.workload.device))
+        self.layouts: list[bool] = []
+        self.looking = False
+
+    def first_call(self) -> None:
+        """Load, build and call the row for the first time, metered; how long each part took."""
+        start = time.perf_counter()
+        with self.meter.watch() as loading:
+            model = load_model(self.workload.model, self.workload.device)
+        self.tally = Tally(model.network, torch.cuda.CUDAGraph if model.device.type == "cuda" else None)
+        mark_network(model.network)
+        self._watch_layouts(model.network)
+        self._foresee(model)
+        self.weights = loading.live_after - loading.live_before
+        self.stage, self.arm, self.static = memory.build(
+            self.meter, lambda: Stage(self.workload, model, self.workload.batch, tally=self.tally),
+            lambda stage: stage.arm(self.contender), self.weights,
+        )  # fmt: skip
+        loading.live_peak = max(loading.live_peak, self.meter.live)
+        load_s = time.perf_counter() - start
+        with self.meter.watch() as calling, captures() as captured_s:
+            seconds = self.stage.first_call_s(self.arm)
+        self.emit(event="first_call", row=self.contender.name, steps=self.arm.steps, seconds=seconds,
+                  load_s=load_s, capture_s=sum(captured_s), **compile_times())  # fmt: skip
+        self._memory("weights loaded", loading, 0)
+        # what stays of a first call: weights packed by the compiler, or a graph's buffers
+        self.static.weights += max(0, calling.live_after - calling.live_before)
+        self._memory("first call", calling, memory.state_bytes(self.stage))
+        self.tally.clear()
+
+    def scaling(self) -> None:
+        """The steady state, and how its peak grows with the steps and, where nothing must be compiled, the batch."""
+        few, many = STEPS
+        with self.meter.watch() as fresh:
+            self._advance(self._positions(many))  # whose pictures are gone before the meter is read
+        kept = (fresh.live_after - fresh.live_before) / many
+        points, rises = [], []
+        for steps in STEPS:
+            # the same few positions over and over, that the two differ in nothing but how often
+            positions = sorted(self._positions(POINT_STEPS) * (steps // POINT_STEPS))
+            held = self._held(positions)
+            with self.meter.watch() as usage:
+                self._advance(positions)
+            points.append([self.workload.batch, steps, usage.live_peak])
+            rises.append(usage.live_peak - usage.live_before)
+            if steps == few:
+                usage.held = usage.held if held is None else held
+                self._memory("steady", usage, memory.state_bytes(self.stage))
+        self.kept_bytes = max(kept, (rises[1] - rises[0]) / (many - few))
+        self.emit(event="timeline", row=self.contender.name, steps=many, points=memory.thinned(fresh.timeline))
+        if self._is_eager():
+            b = self.workload.batch
+            points += [self._point(batch) for batch in ((1, 2 * b, 4 * b) if b > 1 else (2, 4, 8))]
+        self.points = points
+        self.emit(event="memory_scaling", row=self.contender.name, points=points,
+                  table_bytes=memory.table_bytes(self.arm),
+                  available=memory.available_bytes(self.stage.model.device))  # fmt: skip
+
+    def attempt(self) -> None:
+        """The largest batch foreseen to stay within the task's `within` bytes, tried, and foreseen anew from that."""
+        points, within = list(self.points), self.task["within"]
+        for _ in range(TRIES):
+            made = memory.fit(points)
+            if made is None:
+                return  # a row that compiles was metered at one batch alone
+            batch = made.largest_batch(within, POINT_STEPS)
+            if batch < 1:
+                one = memory.human(made.peak(1, POINT_STEPS))
+                raise UsageError(f"not one image fits within {memory.human(within)}; it takes {one}")
+            peak = self._point(batch)[-1]
+            self.emit(event="attempt", row=self.contender.name, batch=batch, within=within,
+                      foreseen=made.peak(batch, POINT_STEPS), peak=peak)  # fmt: skip
+            if NEARLY * within <= peak <= within:
+                return
+            points.append([batch, POINT_STEPS, peak])
+
+    def start_snapshot(self) -> None:
+        """Let the CUDA allocator remember what it does from here on."""
+        torch.cuda.memory._record_memory_history()
+
+    def keep_snapshot(self) -> None:
+        """Write what the allocator did, for PyTorch's viewer (pytorch.org/memory_viz)."""
+        path = f"{self.task['snapshot']}/{self.contender.name}.pickle"
+        torch.cuda.memory._dump_snapshot(path)
+        torch.cuda.memory._record_memory_history(enabled=None)
+        self.emit(event="snapshot", row=self.contender.name, path=path)
+
+    def evidence(self) -> None:
+        """A few profiled steps: what ran, and what the contender's proofs make of it."""
+        positions = self._positions(PROFILED_STEPS)
+        noise = self.arm.noise(1, self.stage.batch)
+        drawn = noise if self.arm.sampler.draws else MarkedNoise(noise)
+        self.tally.clear()
+        cuda = self.stage.model.device.type == "cuda"
+        self.layouts.clear()
+        self.looking = True
+        with profiled(cuda) as profile, native_calls() as natives:
+            self.arm.advance(self.stage.x, positions, drawn)
+        self.looking = False
+        if self.tally.counts[self.contender.name]["replays"]:
+            profile.products = self._captured_products(positions)
+        network = self.stage.model.network
+        seen = evidence.Seen(
+            batch=self.stage.batch, counts=dict(self.tally.counts.get(self.contender.name, {})),
+            asked_steps=self.workload.steps, path_steps=self.arm.steps, loop_steps=loop_steps(self.arm, self.stage),
+            products=profile.products, convolutions=sum(isinstance(m, nn.Conv2d) for m in network.modules()),
+            kernels={**profile.kernels, **natives}, nhwc=(sum(self.layouts), len(self.layouts)), copies=profile.copies,
+            kept_bytes=getattr(self, "kept_bytes", None), table_bytes=memory.table_bytes(self.arm), cuda=cuda,
+        )  # fmt: skip
+        findings = evidence.judge(self.contender.engaged, seen)
+        self.emit(event="evidence", row=self.contender.name, where="inspection", seen=seen.json(),
+                  findings=[list(f) for f in findings])  # fmt: skip
+        self.emit(event="profile", row=self.contender.name, steps=len(positions),
+                  guided=seen.counts.get("guided", 0), **profile.json())  # fmt: skip
+
+    def _captured_products(self, positions: list[int]) -> list[list[Any]]:
+        """What the graphs hold, from the same seams run eagerly: a replay shows its kernels, not its operators."""
+        variant = replace(self.contender.variant, name=f"{self.contender.variant.name}, eager", runtime=runtime.eager)
+        arm = replace(self.stage.arm(replace(self.contender, variant=variant)), tally=None)
+        with profiled(cuda=False) as profile:
+            arm.advance(self.stage.x, positions, arm.noise(1, self.stage.batch))
+        return profile.products
+
+    def compare(self) -> None:
+        """Run the variant and the reference on the same short path and noise, and report how far apart they end."""
+        if self.contender.textbook or self.contender.path is not full_path:
+            return
+        probe(self.stage, self.arm, self.workload.seed, self.emit)
+
+    def empty_cache(self) -> None:
+        """Let the compiler find nothing that an earlier process left."""
+        folder = tempfile.TemporaryDirectory(prefix="ddpm-bench-")
+        self.kept_open = folder  # gone with the process's end, not before
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder.name
+
+    def pace(self) -> None:
+        """Wall seconds of a step: the median of some, one by one, spread over the path."""
+        noise, seconds = self.arm.noise(1, self.stage.batch), []
+        for position in self._positions(PACE_STEPS):
+            start = time.perf_counter()
+            self.arm.advance(self.stage.x, [position], noise)
+            _wait_for(self.stage.model.device)
+            seconds.append(time.perf_counter() - start)
+        self.emit(event="pace", row=self.contender.name, step_s=median(seconds), steps=self.arm.steps)
+
+    def draw(self) -> None:
+        """As many batches as the task says, of the last one its share of steps; timed from loading the weights on."""
+        start = time.perf_counter()
+        model = load_model(self.workload.model, self.workload.device)
+        stage = Stage(self.workload, model, self.workload.batch)
+        arm = stage.arm(self.contender)
+        left = max(1, round(self.task["batches"] * arm.steps))
+        while left > 0:
+            arm.advance(stage.x, list(range(min(left, arm.steps))), arm.noise(left, stage.batch))
+            left -= arm.steps
+        _wait_for(model.device)
+        self.emit(event="drawn", row=self.contender.name, batches=self.task["batches"],
+                  seconds=time.perf_counter() - start)  # fmt: skip
+
+    def roof(self) -> None:
+        """What the device can do at most, and what the network asks of it an image; the same for every row."""
+        model = load_model(self.workload.model, self.workload.device)
+        batch = self.workload.batch
+        stage = Stage(self.workload, model, batch)
+        t = torch.zeros(batch, dtype=torch.long, device=model.device)
+        asked = roof.work(model.network, stage.x, t, None if stage.condition is None else stage.condition.value)
+        self.emit(event="roof", **roof.measure(model.device),
+                  **{f"{name}_an_image": value / batch for name, value in asked.items()})  # fmt: skip
+
+    def _memory(self, phase: str, usage: Usage, in_the_loop: int) -> None:
+        self.emit(event="memory", row=self.contender.name, phase=phase, live_peak=usage.live_peak,
+                  live_after=usage.live_after, held=usage.held, graph_pools=usage.graph_pools, driver=usage.driver,
+                  parts=memory.parts(usage, self.static, in_the_loop))  # fmt: skip
+
+    def _foresee(self, model) -> None:
+        """Refuse, before it is tried, a batch that the machine's memory would not hold (a CPU has no second chance)."""
+        batch, lanes = self.workload.batch, self.task.get("lanes", 1)
+        if batch < FORESEE_FROM or model.device.type == "cuda":
+            return
+        self._sketch(model, 1, 1)  # what a first call alone asks for would hide what an image adds
+        made = memory.fit([self._sketch(model, b, steps) for b, steps in ((4, 1), (16, 1), (4, 2))])
+        needed, had = made.peak(batch, 2) if made else 0.0, memory.available_bytes(model.device) / lanes
+        if needed > had:
+            raise UsageError(
+                f"out of memory at batch {batch:,}: needed about {memory.human(needed)}, had {memory.human(had)}"
+            )
+
+    def _sketch(self, model, batch: int, steps: int) -> list[float]:
+        """One metered point of the variant run eagerly."""
+        eager = replace(self.contender, variant=replace(self.contender.variant, runtime=runtime.eager))
+        stage = Stage(self.workload, model, batch)
+        arm = stage.arm(eager)
+        with self.meter.watch() as usage:
+            arm.advance(stage.x, list(range(min(steps, arm.steps))), arm.noise(0, batch))
+        return [batch, steps, usage.live_peak]
+
+    def _point(self, batch: int) -> list[float]:
+        """(batch, steps, peak bytes) of the row alone at another batch."""
+        model = self.stage.model
+        stage, arm, static = memory.build(
+            self.meter, lambda: Stage(self.workload, model, batch), lambda s: s.arm(self.contender), self.weights
+        )  # fmt: skip
+        stage.first_call_s(arm)
+        noise = arm.noise(1, batch)
+        with self.meter.watch() as usage:
+            arm.advance(stage.x, self._positions(POINT_STEPS), noise)
+        return [batch, POINT_STEPS, static.weights + static.state + usage.live_peak - usage.live_before]
+
+    def _held(self, positions: list[int]) -> int | None:
+        """Peak of what the process holds, in a run that no profiler makes heavier; None on CUDA, where none does."""
+        if self.stage.model.device.type == "cuda":
+            return None
+        forget_peak()
+        self._advance(positions)
+        return self.meter.held_peak()
+
+    def _advance(self, positions: list[int]) -> torch.Tensor:
+        return self.arm.advance(self.stage.x, positions, self.arm.noise(1, self.stage.batch))
+
+    def _positions(self, steps: int) -> list[int]:
+        """So many positions spread evenly over the row's own path (some twice on a shorter one)."""
+        return [int((i + 0.5) * self.arm.steps / steps) for i in range(steps)]
+
+    def _is_eager(self) -> bool:
+        return self.contender.variant.runtime is runtime.eager
+
+    def _watch_layouts(self, network: nn.Module) -> None:
+        def look(module: nn.Module, inputs: Any, out: torch.Tensor) -> None:
+            if torch.compiler.is_compiling():
+                return
+            ambiguous = out.shape[1] == 1 or out.shape[2:].numel() == 1  # both layouts are the same
+            if self.looking and not ambiguous:
+                self.layouts.append(out.is_contiguous(memory_format=torch.channels_last))
+
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(look)
+
+
+LOOKS = ("first_call", "scaling", "evidence", "compare")
+ALONE = ("roof",)  # looked at once, while nothing else runs
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def probe(stage: Stage, arm: Arm, seed: int, emit) -> None:
+    """How far an arm ends from the reference on the same short path and noise."""
+    noise = PhiloxNoise(seed, range(stage.batch))
+    truth = stage.arm(CONTENDERS[REFERENCE]).probe(stage.x, noise)
+    error = (arm.probe(stage.x, noise) - truth).abs()
+    emit(event="probe", row=arm.contender.name, largest=float(error.max()), rms=float(error.square().mean().sqrt()))
+
+
+def loop_steps(arm: Arm, stage: Stage) -> int:
+    """How many steps the row's loop really takes of its path, counted with walks (or a network) that do nothing."""
+    taken = 0
+
+    def call(x: torch.Tensor, *_: Any) -> torch.Tensor:
+        nonlocal taken
+        taken += 1
+        return x
+
+    def walk(x: State, leg: Leg, after: AfterStep) -> State:
+        nonlocal taken
+        taken += len(leg.timesteps)
+        return x
+
+    if arm.contender.textbook:
+        calls = 1 if arm.condition is None or arm.guidance == 1 else 2
+        hollow = replace(arm, model=replace(arm.model, network=call), tally=None)  # type: ignore[arg-type]
+    else:
+        calls = 1
+        hollow = replace(arm, sampler=replace(arm.sampler, guided=walk, conditional=walk), tally=None)
+    hollow.advance(stage.x, list(range(arm.steps)), arm.noise(0, stage.batch))
+    return taken // calls
+
+
+@contextmanager
+def native_calls() -> Iterator[Counter[str]]:
+    """Calls of our C++ kernels inside, by name: no profiler sees them."""
+    counts: Counter[str] = Counter()
+    module = sys.modules.get("kernels.native")
+    functions = {n: f for n, f in vars(module).items() if n.startswith("native_") and callable(f)} if module else {}
+
+    def counted(name: str, function):
+        def call(*arguments, **options):
+            counts[name] += 1
+            with record_function(UPDATE):
+                return function(*arguments, **options)
+
+        return call
+
+    for name, function in functions.items():
+        setattr(module, name, counted(name, function))
+    try:
+        yield counts
+    finally:
+        for name, function in functions.items():
+            setattr(module, name, function)
+
+
+def compile_times() -> dict[str, Any]:
+    """What Dynamo and Inductor say that they spent in this process so far, and whether caches served it."""
+    if "torch._dynamo.utils" not in sys.modules:
+        return {"compile_s": 0.0, "autotune_s": 0.0, "compiled_now": False}
+    utils = sys.modules["torch._dynamo.utils"]
+    spent = {name: sum(seconds) for name, seconds in utils.compilation_time_metrics.items()}
+    graphs, hits = utils.counters["stats"]["unique_graphs"], utils.counters["inductor"]["fxgraph_cache_hit"]
+    return {
+        "compile_s": max(spent.get("_compile.compile_inner", 0.0), spent.get("entire_frame_compile", 0.0)),
+        "autotune_s": sum(s for name, s in spent.items() if "autotun" in name.lower() and "benchmark" in name.lower()),
+        "compiled_now": graphs > hits or spent.get("compile_file", 0.0) > COMPILER_S,
+    }
+
+
+@contextmanager
+def captures(graph: Any = None) -> Iterator[list[float]]:
+    """Seconds of each CUDA graph capture inside, ours and PyTorch's."""
+    graph = graph or torch.cuda.graph
+    enter, leave = graph.__enter__, graph.__exit__
+    seconds: list[float] = []
+    started: list[float] = []
+
+    def timed_enter(one):
+        started.append(time.perf_counter())
+        return enter(one)
+
+    def timed_leave(one, *raised):
+        try:
+            return leave(one, *raised)
+        finally:
+            seconds.append(time.perf_counter() - started.pop())
+
+    graph.__enter__, graph.__exit__ = timed_enter, timed_leave
+    try:
+        yield seconds
+    finally:
+        graph.__enter__, graph.__exit__ = enter, leave

@@ -1,0 +1,86 @@
+"""A nursery: a process that has imported everything and run nothing, and forks a fresh one for each inspection.
+
+Imports take seconds, a fork milliseconds; and a contender that is killed takes nobody with it. Nothing that a fork
+must not inherit (CUDA, thread pools) is touched before it. Orders and answers are those of `crew`:
+{"row": name, "looks": [methods of Inspection]}.
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+import threading
+
+from bench import memory
+from bench.contenders import CONTENDERS
+from bench.inspection import Inspection
+from bench.worker import emitter, planted
+from sampler.errors import in_one_line
+
+
+def main(task_json: str) -> None:
+    task = json.loads(task_json)
+    emit = emitter()
+    if task.get("compiles"):
+        import torch._dynamo
+        import torch._inductor.compile_fx  # noqa: F401  seconds, once for all
+    while line := sys.stdin.readline():
+        order = json.loads(line)
+        child = os.fork()
+        if not child:
+            _be_a_child(task, order, emit)
+        _, status = os.waitpid(child, 0)
+        if status:
+            emit(event="error", row=order["row"], message=_how_it_ended(status, task))
+        emit(event="done")
+
+
+def _be_a_child(task: dict, order: dict, emit) -> None:
+    code = 1
+    try:
+        threading.Thread(target=_end_with_the_parent, daemon=True).start()
+        if order.get("core") is not None:
+            os.sched_setaffinity(0, {order["core"]})
+        _inspect(task, order, emit)
+        code = 0
+    finally:
+        sys.stderr.flush()
+        os._exit(code)  # the parent's clean-up is not the child's to do
+
+
+def _inspect(task: dict, order: dict, emit) -> None:
+    contender = {**CONTENDERS, **{c.name: c for c in planted(task.get("plant"))}}[order["row"]]
+    emit(event="doing", text=f"inspecting {contender.name}")
+    try:
+        inspection = Inspection(task, contender, emit)
+        for look in order["looks"]:
+            getattr(inspection, look)()
+    except Exception as error:  # any fault of a contender is its row's, not the run's
+        emit(event="error", row=contender.name, message=_in_words(error, task))
+
+
+def _in_words(error: Exception, task: dict) -> str:
+    if not memory.is_out_of_memory(error):
+        return in_one_line(error)
+    return f"out of memory at batch {task['workload']['batch']:,}: {in_one_line(error)}"
+
+
+def _how_it_ended(status: int, task: dict) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGKILL:
+        return (f"its process was killed (signal 9), as the system does when memory runs out; "
+                f"batch {task['workload']['batch']:,}")  # fmt: skip
+    return f"its process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+
+
+def _end_with_the_parent() -> None:
+    """Orders reach the nursery alone; that none can come any more, its child must see too."""
+    hang_up = select.poll()
+    hang_up.register(0, 0)
+    hang_up.poll()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,118 @@
+"""What the machine was doing while a slice was timed: read before and after it, never inside.
+
+Nothing is dropped for it: a slice taken on a throttled or disturbed machine is marked, and counted.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import nvml as nvml_of
+
+DISTURBED = (
+    0.1  # share of a slice's time that others waited for a CPU, or that a hypervisor took, from which it is marked
+)
+# nvml.h: reasons that are no throttling: idle, and clocks that somebody set on purpose
+HARMLESS = 0x1 | 0x2
+
+
+class CpuTelemetry:
+    """Steal time, pressure and frequency, where Linux tells them; read(path) returns a file's text or ''."""
+
+    def __init__(self, read: Callable[[str], str] | None = None, tick_hz: int | None = None):
+        self._read = read or _text
+        self._tick_hz = tick_hz or os.sysconf("SC_CLK_TCK")
+        self.has_pressure = bool(self._read("/proc/pressure/cpu"))
+        self._frequency = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
+        self.has_frequency = bool(self._read(self._frequency))
+
+    def sample(self) -> dict[str, float]:
+        """Counters since boot, in seconds, and the frequency now."""
+        fields = self._read("/proc/stat").split("\n", 1)[0].split()
+        found = {"steal_s": int(fields[8]) / self._tick_hz if len(fields) > 8 else 0.0}
+        if self.has_pressure:
+            line = self._read("/proc/pressure/cpu").split("\n", 1)[0]
+            found["waiting_s"] = int(line.rsplit("total=", 1)[1]) / 1e6
+        if self.has_frequency:
+            found["mhz"] = int(self._read(self._frequency)) / 1e3
+        return found
+
+    def between(self, before: dict[str, float], after: dict[str, float], wall_s: float) -> dict[str, Any]:
+        """What happened in between; marked `disturbed` where others took or wanted the CPU for a tenth of the time."""
+        lost_s = {name: round(after[name] - before[name], 6) for name in ("steal_s", "waiting_s") if name in after}
+        found: dict[str, Any] = {name: value for name, value in lost_s.items() if value}
+        if "mhz" in after:
+            found["mhz"] = after["mhz"]
+        if max(lost_s.values(), default=0.0) > DISTURBED * wall_s:
+            found["disturbed"] = True
+        return found
+
+
+class CudaTelemetry:
+    """Clocks, power, temperature, throttling, energy and other processes, from NVML."""
+
+    def __init__(self, index: int, nvml: Any = None):
+        self.nvml = nvml_of.module(nvml)
+        self.handle = nvml_of.handle(index, self.nvml)
+
+    def sample(self) -> dict[str, float]:
+        """Levels now, and the energy counter; what this device does not tell is left out."""
+        n, handle = self.nvml, self.handle
+        asked: dict[str, Callable[[], float]] = {
+            "sm_mhz": lambda: n.nvmlDeviceGetClockInfo(handle, n.NVML_CLOCK_SM),
+            "memory_mhz": lambda: n.nvmlDeviceGetClockInfo(handle, n.NVML_CLOCK_MEM),
+            "watts": lambda: n.nvmlDeviceGetPowerUsage(handle) / 1e3,
+            "celsius": lambda: n.nvmlDeviceGetTemperature(handle, n.NVML_TEMPERATURE_GPU),
+            "throttle": lambda: n.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & ~HARMLESS,
+            "energy_j": lambda: n.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3,
+            "processes": lambda: len(n.nvmlDeviceGetComputeRunningProcesses(handle)),
+        }
+        found = {}
+        for name, read in asked.items():
+            try:
+                found[name] = float(read())
+            except n.NVMLError:
+                continue  # older devices know no energy counter, containers no processes
+        return found
+
+    def between(self, before: dict[str, float], after: dict[str, float], wall_s: float) -> dict[str, Any]:
+        """Levels after it, the energy in between, and `disturbed` where throttled or where another process ran."""
+        found: dict[str, Any] = {n: after[n] for n in ("sm_mhz", "memory_mhz", "watts", "celsius") if n in after}
+        if "energy_j" in before and "energy_j" in after:
+            found["energy_j"] = round(after["energy_j"] - before["energy_j"], 3)
+        throttled = any(sample.get("throttle", 0) for sample in (before, after))
+        crowded = any(sample.get("processes", 1) > 1 for sample in (before, after))
+        if throttled or crowded:
+            found |= {"disturbed": True, "throttle": int(after.get("throttle", 0))}
+        return found
+
+
+class NoTelemetry:
+    """Where there is no driver to ask: nothing is known, so nothing is marked."""
+
+    def sample(self) -> dict[str, float]:
+        return {}
+
+    def between(self, before: dict[str, float], after: dict[str, float], wall_s: float) -> dict[str, Any]:
+        return {}
+
+
+def telemetry_for(device: torch.device, nvml: Any = None):
+    """The telemetry of a device; none where NVML cannot be had (`doctor` says so)."""
+    if device.type != "cuda":
+        return CpuTelemetry()
+    nvml = nvml_of.module(nvml)
+    try:
+        return CudaTelemetry(device.index or 0, nvml)
+    except nvml.NVMLError:
+        return NoTelemetry()
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
