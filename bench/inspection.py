@@ -31,7 +31,8 @@ from sampler.models import load_model
 from sampler.noise import PhiloxNoise
 
 FORESEE_FROM = 32  # images at once; below, a machine that can load the network can run it
-STEPS = (2, 6)  # at which the peak is metered, to see what a step adds
+STEPS = (6, 12)  # at which the peak is metered, to see what a step adds
+POINT_STEPS = 2  # at other batches
 COMPILER_S = 1.0  # in which Inductor finds what the C++ compiler left, and the compiler does nothing
 PACE_STEPS = 40
 TRIES, NEARLY = 4, 0.9  # at the largest batch within a limit, and how full it should be then
@@ -78,20 +79,23 @@ class Inspection:
     def scaling(self) -> None:
         """The steady state, and how its peak grows with the steps and, where nothing must be compiled, the batch."""
         few, many = STEPS
-        held = self._held(few)
-        points, rises, kept = [], [], 0.0
+        with self.meter.watch() as fresh:
+            self._advance(self._positions(many))  # whose pictures are gone before the meter is read
+        kept = (fresh.live_after - fresh.live_before) / many
+        points, rises = [], []
         for steps in STEPS:
+            # the same few positions over and over, that the two differ in nothing but how often
+            positions = sorted(self._positions(POINT_STEPS) * (steps // POINT_STEPS))
+            held = self._held(positions)
             with self.meter.watch() as usage:
-                self._advance(steps)  # whose pictures are gone before the meter is read
+                self._advance(positions)
             points.append([self.workload.batch, steps, usage.live_peak])
             rises.append(usage.live_peak - usage.live_before)
-            kept = (usage.live_after - usage.live_before) / steps
             if steps == few:
-                if held is not None:
-                    usage.held = held
+                usage.held = usage.held if held is None else held
                 self._memory("steady", usage, memory.state_bytes(self.stage))
         self.kept_bytes = max(kept, (rises[1] - rises[0]) / (many - few))
-        self.emit(event="timeline", row=self.contender.name, steps=many, points=memory.thinned(usage.timeline))
+        self.emit(event="timeline", row=self.contender.name, steps=many, points=memory.thinned(fresh.timeline))
         if self._is_eager():
             b = self.workload.batch
             points += [self._point(batch) for batch in ((1, 2 * b, 4 * b) if b > 1 else (2, 4, 8))]
@@ -107,16 +111,16 @@ class Inspection:
             made = memory.fit(points)
             if made is None:
                 return  # a row that compiles was metered at one batch alone
-            batch = made.largest_batch(within, STEPS[0])
+            batch = made.largest_batch(within, POINT_STEPS)
             if batch < 1:
-                one = memory.human(made.peak(1, STEPS[0]))
+                one = memory.human(made.peak(1, POINT_STEPS))
                 raise UsageError(f"not one image fits within {memory.human(within)}; it takes {one}")
             peak = self._point(batch)[-1]
             self.emit(event="attempt", row=self.contender.name, batch=batch, within=within,
-                      foreseen=made.peak(batch, STEPS[0]), peak=peak)  # fmt: skip
+                      foreseen=made.peak(batch, POINT_STEPS), peak=peak)  # fmt: skip
             if NEARLY * within <= peak <= within:
                 return
-            points.append([batch, STEPS[0], peak])
+            points.append([batch, POINT_STEPS, peak])
 
     def start_snapshot(self) -> None:
         """Let the CUDA allocator remember what it does from here on."""
@@ -240,26 +244,26 @@ class Inspection:
 
     def _point(self, batch: int) -> list[float]:
         """(batch, steps, peak bytes) of the row alone at another batch."""
-        model, few = self.stage.model, STEPS[0]
+        model = self.stage.model
         stage, arm, static = memory.build(
             self.meter, lambda: Stage(self.workload, model, batch), lambda s: s.arm(self.contender), self.weights
         )  # fmt: skip
         stage.first_call_s(arm)
         noise = arm.noise(1, batch)
         with self.meter.watch() as usage:
-            arm.advance(stage.x, self._positions(few), noise)
-        return [batch, few, static.weights + static.state + usage.live_peak - usage.live_before]
+            arm.advance(stage.x, self._positions(POINT_STEPS), noise)
+        return [batch, POINT_STEPS, static.weights + static.state + usage.live_peak - usage.live_before]
 
-    def _held(self, steps: int) -> int | None:
+    def _held(self, positions: list[int]) -> int | None:
         """Peak of what the process holds, in a run that no profiler makes heavier; None on CUDA, where none does."""
         if self.stage.model.device.type == "cuda":
             return None
         forget_peak()
-        self._advance(steps)
+        self._advance(positions)
         return self.meter.held_peak()
 
-    def _advance(self, steps: int) -> torch.Tensor:
-        return self.arm.advance(self.stage.x, self._positions(steps), self.arm.noise(1, self.stage.batch))
+    def _advance(self, positions: list[int]) -> torch.Tensor:
+        return self.arm.advance(self.stage.x, positions, self.arm.noise(1, self.stage.batch))
 
     def _positions(self, steps: int) -> list[int]:
         """So many positions spread evenly over the row's own path (some twice on a shorter one)."""
