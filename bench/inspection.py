@@ -79,6 +79,7 @@ class Inspection:
     def scaling(self) -> None:
         """The steady state, and how its peak grows with the steps and, where nothing must be compiled, the batch."""
         few, many = STEPS
+        held = self._held(self._positions(POINT_STEPS))  # first: a profiler's own records would be in the way
         with self.meter.watch() as fresh:
             self._advance(self._positions(many))  # whose pictures are gone before the meter is read
         kept = (fresh.live_after - fresh.live_before) / many
@@ -86,7 +87,6 @@ class Inspection:
         for steps in STEPS:
             # the same few positions over and over, that the two differ in nothing but how often
             positions = sorted(self._positions(POINT_STEPS) * (steps // POINT_STEPS))
-            held = self._held(positions)
             with self.meter.watch() as usage:
                 self._advance(positions)
             points.append([self.workload.batch, steps, usage.live_peak])
