@@ -8,7 +8,7 @@ import torch
 
 from bench import break_even, gpu, memory_command, overhead, report, store
 from bench.contenders import CONTENDERS
-from bench.environment import advice, fingerprint
+from bench.environment import advice, differences, fingerprint, machine
 from bench.options import add_options, from_options
 from bench.progress import Progress
 from bench.report import table
@@ -117,9 +117,24 @@ def _doctor(arguments: argparse.Namespace) -> int:
     for name, value in fingerprint(arguments.device).items():
         print(f"{name:>15}  {value}")
     print()
-    for level, sentence in advice(arguments.device):
+    for level, sentence in [*advice(arguments.device), comparable(arguments.device)]:
         print(f"{level:>5}  {sentence}")
     return 0
+
+
+def comparable(device: str, results: Path = store.RESULTS) -> tuple[str, str]:
+    """Whether what is measured now may stand beside this machine's newest stored result."""
+    try:
+        newest = store.newest(results, machine(device))
+        stored = store.load(newest).environment
+    except UsageError:
+        return "note", "no result of this machine is stored yet"
+    now = {**fingerprint(device), "threads": stored.get("threads", 1)}
+    others = differences(stored, now)
+    if not others:
+        return "ok", f"the newest result of this machine ({newest.name}) was taken in this environment"
+    return "note", (f"figures of the newest result of this machine ({newest.name}) and of a run now do not belong in "
+                    f"one table: {'; '.join(others)}")  # fmt: skip
 
 
 def _report(arguments: argparse.Namespace) -> int:

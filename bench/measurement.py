@@ -96,7 +96,10 @@ class Row:
         for kind in ("unavailable", "error"):
             for event in self.measurement.of(kind, self.name):
                 return event["message"]
-        for event in self.measurement.of("evidence", self.name):
+        evidence = self.measurement.of("evidence", self.name)
+        if self.measurement.of("evidence", REFERENCE) and not any(e["where"] == "inspection" for e in evidence):
+            return "not shown to have engaged: its inspection came to no finding"
+        for event in evidence:
             against = [text for ok, text in event["findings"] if not ok]
             if against:
                 return f"not shown to have engaged: {'; '.join(against)}"

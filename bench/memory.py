@@ -124,7 +124,7 @@ def human(size: float | None) -> str:
     return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
 
 
-def thinned(timeline: Sequence[tuple[float, int]], most: int = 400) -> list[list[Any]]:
+def thinned(timeline: Sequence[tuple[float, int]], most: int = 150) -> list[list[Any]]:
     """A timeline in few points: the highest of each stretch, so that no peak is lost."""
     stride = -(-len(timeline) // most) if timeline else 1
     stretches = [timeline[i : i + stride] for i in range(0, len(timeline), stride)]

@@ -40,9 +40,9 @@ def load(path: Path) -> Measurement:
         raise UsageError(f"{path} is not a whole result file ({type(error).__name__}: {error})") from None
 
 
-def newest(results: Path = RESULTS) -> Path:
-    """The newest stored result of any machine."""
-    found = sorted(Path(results).glob("*/*.json"), key=lambda path: path.name)
+def newest(results: Path = RESULTS, machine: str = "*") -> Path:
+    """The newest stored result of a machine, or of any."""
+    found = sorted(Path(results).glob(f"{machine}/*.json"), key=lambda path: path.name)
     if not found:
         raise UsageError(f"no results in {results}; run `python -m bench run` or `make bench` first")
     return found[-1]

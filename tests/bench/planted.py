@@ -31,9 +31,14 @@ def _nan(x: Tensor, *rest) -> Tensor:
     return x * float("nan")
 
 
+def _in_a_worker() -> bool:
+    """Whether this is a process that times, not one that inspects."""
+    return getattr(sys.modules["__main__"].__spec__, "name", "") == "bench.worker"
+
+
 def _after(steps: int, do):
     taken = 0
-    in_a_worker = getattr(sys.modules["__main__"].__spec__, "name", "") == "bench.worker"
+    in_a_worker = _in_a_worker()
 
     def apply(x: Tensor, *rest) -> Tensor:
         nonlocal taken
@@ -67,6 +72,11 @@ def _eager_after_all(step):
     return eager(step)
 
 
+def _idle_when_timed(step):
+    """Does its work while it is looked at, and none while it is timed."""
+    return eager((lambda x, *rest: x) if _in_a_worker() else step)
+
+
 def unprobed_path(model, steps: int):
     """The reference's path, but not by name: a row with a path of its own is not compared step by step."""
     return full_path(model, steps)
@@ -85,6 +95,8 @@ CONTENDERS = [
               Variant("planted-dies-early", update=Update(lambda: _dies))),
     Contender("planted-greedy", "asks for more memory than there is",
               Variant("planted-greedy", update=Update(lambda: _runs_out_of_memory))),
+    Contender("planted-idle", "works only while it is inspected",
+              Variant("planted-idle", runtime=_idle_when_timed)),
     Contender("planted-uncompiled", "claims to be compiled and is not",
               Variant("planted-uncompiled", runtime=_eager_after_all), engaged=SHIPPED["compiled"].engaged),
 ]  # fmt: skip

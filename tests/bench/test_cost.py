@@ -6,14 +6,18 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
-from bench import environment, memory_command, report
-from bench.__main__ import main
+from bench import environment, memory_command, report, run, store
+from bench.__main__ import comparable, main
+from bench.contenders import CONTENDERS
 from bench.cost import Cost, best_uncompiled
+from bench.inspection import Inspection
 from bench.measurement import Measurement
 from bench.memory import PARTS, PHASES
 from bench.report import cost_table, memory_chart, profile_chart, table
+from bench.workload import workload
 from tests.bench.synthetic import first_call, measurement, pairs, segments
 
 MIB = 2**20
@@ -218,7 +222,35 @@ def test_results_of_another_machine_or_library_differ_and_of_another_commit_do_n
     mine = environment.fingerprint("cpu")
     assert environment.differences(mine, {**mine, "commit": "other", "dirty": True, "load_1min": 9.0}) == []
     assert environment.differences(mine, {**mine, "torch": "1.0"}) == [f"torch: {mine['torch']} / 1.0"]
+    assert {"threads"} <= set(run._worked(workload("smoke"), ["ddim"], "x", None, lambda *a: None).environment)
     older = {k: v for k, v in mine.items() if k != "triton"}
     assert environment.differences(mine, older) == [f"triton: {mine['triton']} / unknown"]
     assert {"cpu", "memory_gib", "torch", "triton", "python", "tf32_matmul", "deterministic", "allocator", "commit",
             "dirty"} <= set(mine)  # fmt: skip
+
+
+def test_doctor_tells_whether_a_run_now_may_stand_beside_the_newest_result(tmp_path) -> None:
+    assert comparable("cpu", tmp_path) == ("note", "no result of this machine is stored yet")
+    job = made()
+    job.environment = {**environment.fingerprint("cpu"), "threads": 1}
+    store.save(job, tmp_path)
+    level, sentence = comparable("cpu", tmp_path)
+    assert level == "ok", sentence
+    job.environment["torch"] = "1.0"
+    job.started = "2027-01-02T03:04:05Z"
+    store.save(job, tmp_path)
+    level, sentence = comparable("cpu", tmp_path)
+    assert level == "note"
+    assert "do not belong in one table: torch: 1.0 / " in sentence
+
+
+def test_a_snapshot_of_the_allocator_is_started_and_kept(monkeypatch, tmp_path) -> None:
+    said: list = []
+    monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", lambda **how: said.append(how))
+    monkeypatch.setattr(torch.cuda.memory, "_dump_snapshot", lambda path: said.append(path))
+    task = {"workload": workload("smoke").json(), "snapshot": str(tmp_path)}
+    inspection = Inspection(task, CONTENDERS["ddim"], lambda **event: said.append(event["path"]))
+    inspection.start_snapshot()
+    inspection.keep_snapshot()
+    path = str(tmp_path / "ddim.pickle")
+    assert said == [{}, path, {"enabled": None}, path]

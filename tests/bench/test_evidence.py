@@ -156,7 +156,7 @@ LACKING = {
     "a leak of one tensor a step":
         (claims("x", Variant("x", update=Update(leaking)), "reference"), "keeps 592 B a step"),
     "a hidden cache":
-        (claims("x", Variant("x", guide=hoarding), "reference"), "keeps 9"),
+        (claims("x", Variant("x", guide=hoarding), "reference"), "keeps 7"),
     "half precision where float32 is claimed":
         (claims("x", Variant("x", precision=precision.cast(torch.bfloat16)), "reference"), "float32 in 0 of"),
 }  # fmt: skip
@@ -315,6 +315,18 @@ def test_a_row_without_its_evidence_is_red_and_has_no_speedup(where: str) -> Non
     assert "not shown to have engaged: called twice" in row.reason
     assert [name for name, _ in failures(made)] == ["batched-cfg"]
     assert judged_row([[True, "fine"]], where).row("batched-cfg").status == "ok"
+
+
+def test_a_row_that_was_never_looked_at_is_red_where_others_were() -> None:
+    made = judged_row([[True, "fine"]])
+    assert made.row("batched-cfg").status == "ok"
+    made.events.append({"event": "evidence", "row": "reference", "where": "inspection", "process": -1, "seen": {},
+                        "findings": []})  # fmt: skip
+    assert made.row("batched-cfg").status == "ok"
+    made.events = [e for e in made.events if e["event"] != "evidence" or e["row"] == "reference"]
+    made = measurement(made.rows, made.events)
+    assert made.row("batched-cfg").status == "red"
+    assert "its inspection came to no finding" in made.row("batched-cfg").reason
 
 
 def test_every_shipped_row_names_proofs_for_each_seam_it_changes() -> None:

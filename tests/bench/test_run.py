@@ -26,6 +26,7 @@ FAULTY = {
     "planted-late": "ValueError: planted to raise late",
     "planted-dies-early": "killed (signal 9)",
     "planted-greedy": "out of memory at batch 1: RuntimeError: DefaultCPUAllocator: can't allocate memory",
+    "planted-idle": "not shown to have engaged: no network call in",
     "planted-uncompiled": "the network ran eagerly",
 }
 
@@ -41,7 +42,7 @@ def test_rows_that_work_are_measured_beside_those_that_do_not(faulty: Measuremen
     for name, steps in (("reference", 20), ("batched-cfg", 20), ("ddim", 1)):
         row = faulty.row(name)
         assert (row.status, row.steps) == ("ok", steps), row.reason
-        assert len(row.step_s) == TURNED * (1 if name != "reference" else 2)
+        assert len(row.step_s) == (TURNED if name != "reference" else len(faulty.of("pair")))
         assert row.whole_run_timed_s is not None or name == "reference"
         assert row.speedup.value > 0
     assert faulty.row("batched-cfg").probe_error < 1e-3
