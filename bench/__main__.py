@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from bench import report, store
+from bench import gpu, report, store
 from bench.contenders import CONTENDERS
 from bench.environment import advice, fingerprint
 from bench.options import add_options, from_options
 from bench.progress import Progress
 from bench.report import table
 from bench.run import measure
+from bench.update import command as update_command
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
 from sampler.models import checked_device
@@ -58,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("result", type=Path, nargs="?", help="a results/<machine>/*.json (default: the newest)")
     again.add_argument("--out", type=Path, help="folder to write to (default: beside the result)")
     again.set_defaults(do=_report)
+
+    update_command.add(commands)
+    gpu.add(commands)
     return parser
 
 

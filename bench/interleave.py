@@ -120,9 +120,11 @@ class Stage:
         if contender.textbook == "strided":
             timesteps = tuple(textbook.textbook_strided_timesteps(self.model.schedule, trajectory.steps))
         everywhere = contender.variant.guided_between == (0.0, 1.0)
+        # a walk that takes several steps at once (a graph over five) is timed by whole ones
+        at_once = getattr(self.built[name].guided, "steps", 1)
         return Arm(
             contender, self.model, self.condition, self.guidance, timesteps, trajectory, self.built[name],
-            self.workload.slice_steps if everywhere else max(self.workload.slice_steps, PROPORTION_STEPS),
+            max(self.workload.slice_steps, at_once, 1 if everywhere else PROPORTION_STEPS),
         )  # fmt: skip
 
     def _like(self, variant: Variant) -> Sampler | None:

@@ -11,6 +11,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "threads": {"type": int, "help": "CPU threads (default: 1; more than one waits at barriers and is noisy)"},
     "preset": {"choices": PRESETS, "default": "quick",
                "help": "smoke: does everything run (1 min); quick: intervals within 3 %% (5 min, the first time 7); "
+                       "gpu: what fits beside the tests of `make gpu`; "
                        "full: every whole run, pictures judged (about 30 min) (default: quick)"},
     "batch": {"type": int, "help": "images at once (default: 4)"},
     "steps": {"type": int, "help": "steps of the reference, 1…1000 (default: 1000)"},

@@ -38,7 +38,7 @@ def costs() -> dict[str, list[float]]:
     x, out, z = (torch.randn(SHAPE, generator=generator) for _ in range(3))
     theirs = ddpm.DDPMScheduler(1000, variance_type="fixed_small")
     row, key = ancestral(linear()).tables("cpu")[1][499], PhiloxNoise(0, range(SHAPE[0])).key(500, x)
-    native, drawn = native_update().apply, native_drawn_update().apply
+    native, drawn = native_update.load(), native_drawn_update.load()
 
     def without_noise() -> None:
         draw, scheduling_ddpm.randn_tensor = scheduling_ddpm.randn_tensor, lambda *a, **k: z

@@ -51,6 +51,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
     },
     # the default: intervals within ±3 %
     "quick": {},
+    # for `make gpu`, whose nine minutes also hold the tests: fewer processes, one batch size
+    "gpu": {"processes": 3, "rounds": 6, "max_turns": 4, "batch": 16, "batch_axis": (16,)},
     # every whole run, more pairs, the pictures judged
     "full": {
         "processes": 6, "rounds": 16, "max_turns": 20, "budget_s": 1800.0, "batch_axis": (1, 4, 16, 64),

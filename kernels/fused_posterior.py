@@ -1,19 +1,18 @@
-"""The posterior update as one Triton kernel; the noise is read from memory, or drawn in registers.
+"""The posterior update as one Triton kernel: guidance, noise and the next network input in one pass over memory.
 
 Triton is imported on the first call, so this module can be imported without it. Takes no part in autograd.
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from kernels.inputs import GuidedLike, halves, same_shape
+from kernels.inputs import FedLike, GuidedLike, KeyLike, halves, same_shape
 
-BLOCK = 512  # elements of one program: one 128-bit access for each of its 128 threads
-# Fused multiply-adds off: the update then rounds as PyTorch's separate operations do
-OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
+F = TypeVar("F", bound=FedLike)
+NARROW = 2**31 - 2**16  # positions up to here are counted in 32 bits, the last block's overhang included
 
 
 @lru_cache
@@ -28,47 +27,73 @@ def available(device: torch.device) -> str | None:
     return None
 
 
-def fused_posterior(x: Tensor, out: Tensor | GuidedLike, z: Tensor, row: Tensor) -> Tensor:
+def fused_posterior(
+    x: Tensor, out: Tensor | GuidedLike, z: Tensor, row: Tensor, destination: Tensor | None = None
+) -> Tensor:
     """`sampler.posterior.posterior` in one pass over memory, equal to it bit for bit in float32.
 
     x: [B, ...] float32, z: the same shape; out: the same shape in float32, float16 or bfloat16, strided
     if need be, or a guided pair, combined in float32; row: [6] float32 on the device. NaN is propagated.
+    destination: contiguous, x itself or memory that no other input shares; a fresh tensor otherwise.
     """
-    x, row = _state(x, row)
-    from kernels import posterior_kernel
-
     same_shape("z", z, x)
-    return _launch(posterior_kernel.posterior, x, out, (z.contiguous(), row))
+    return _launch(x, out, row, destination, z=z.contiguous())
 
 
 def fused_posterior_drawn(
+    x: Tensor, out: Tensor | GuidedLike, key: KeyLike, row: Tensor, destination: Tensor | None = None
+) -> Tensor:
+    """`fused_posterior` with z = `sampler.noise.NoiseKey.draw`, made in registers and never stored.
+
+    key: seed, sample_ids [B] int64, step. Where seed and step are int64 tensors of one element, they are read
+    when the kernel runs, so that a captured graph sees their new values; a plain integer stays frozen in it.
+    Nothing is drawn where σ = 0.
+    """
+    return _launch(x, out, row, destination, key=key)
+
+
+def fused_posterior_fed(x: F, out: Tensor | GuidedLike, key: KeyLike, row: Tensor, destination: F | None = None) -> F:
+    """`fused_posterior_drawn` that also writes what the network reads next, cast and doubled, in the same pass.
+
+    x: the state [B, ...] float32 and the network's input [B or 2B, ...] of any float dtype, whose values
+    are not read; returns the same two for the next step. destination may be x.
+    """
+    feed = torch.empty_like(x.input) if destination is None else destination.input
+    state = None if destination is None else destination.state
+    return x._replace(state=_launch(x.state, out, row, state, key=key, feed=feed), input=feed)
+
+
+def fused_normal(key: KeyLike, like: Tensor) -> Tensor:
+    """`sampler.noise.NoiseKey.draw` by one kernel: standard normal numbers in the shape of `like`, float32."""
+    from kernels import posterior_kernel
+
+    destination = torch.empty_like(like, dtype=torch.float32)
+    elements, block = like.numel() // max(1, len(like)), 512
+    if like.numel():
+        grid = (len(like) * -(-elements // block),)
+        with torch.cuda.device_of(like):
+            posterior_kernel.normal[grid](
+                destination, *_key(key, like), elements, WIDE=elements > NARROW, BLOCK=block, num_warps=4
+            )
+    return destination
+
+
+def _launch(
     x: Tensor,
     out: Tensor | GuidedLike,
-    seed: int | Tensor,
-    sample_ids: Tensor,
-    step: int | Tensor,
     row: Tensor,
+    destination: Tensor | None,
+    *,
+    z: Tensor | None = None,
+    key: KeyLike | None = None,
+    feed: Tensor | None = None,
 ) -> Tensor:
-    """`fused_posterior` with z = `sampler.noise.philox_normal(seed, sample_ids, step, ...)`, never stored.
-
-    sample_ids: [B] int64; seed, step: int64 tensors of one element, read when the kernel runs, so that a
-    captured graph sees their new values; a plain integer stays frozen in it. Nothing is drawn where σ = 0.
-    """
     x, row = _state(x, row)
     from kernels import posterior_kernel
 
-    if sample_ids.shape != (len(x),) or sample_ids.dtype is not torch.int64 or sample_ids.device != x.device:
-        raise ValueError(
-            f"sample_ids must be [{len(x)}] torch.int64 on {x.device}, got {list(sample_ids.shape)} "
-            f"{sample_ids.dtype} on {sample_ids.device}"
-        )
-    key = (_word("seed", seed, x.device), sample_ids.contiguous(), _word("step", step, x.device), row)
-    return _launch(posterior_kernel.posterior_drawn, x, out, key)
-
-
-def _launch(kernel: Any, x: Tensor, out: Tensor | GuidedLike, inputs: tuple[Tensor, ...]) -> Tensor:
     conditional, unconditional, scale = halves(out, x)
-    destination = torch.empty_like(x)
+    destination = torch.empty_like(x) if destination is None else destination
+    _check_destination(destination, x, conditional, unconditional, z)
     if x.numel() == 0:
         return destination
     strides = _strides(conditional)
@@ -77,11 +102,17 @@ def _launch(kernel: Any, x: Tensor, out: Tensor | GuidedLike, inputs: tuple[Tens
         unconditional = None if unconditional is None else unconditional.contiguous()
         strides = (conditional.stride(0), None, 0, 0)
     elements = x.numel() // len(x)
-    tiles = (elements + BLOCK - 1) // BLOCK
+    reach = sum((size - 1) * stride for size, stride in zip(conditional.shape[1:], conditional.stride()[1:]))
+    seed, ids, step = (None, None, None) if key is None else _key(key, x)
+    feeds = (None, None) if feed is None else _feeds(feed, x)
+
+    def grid(chosen: dict[str, int]) -> tuple[int]:
+        return (len(x) * -(-elements // chosen["BLOCK"]),)
+
     with torch.cuda.device_of(x):
-        kernel[(len(x) * tiles,)](
-            destination, x, *inputs, conditional, unconditional, scale, elements, *strides,
-            BLOCK=BLOCK, **OPTIONS,
+        posterior_kernel.posterior[grid](
+            destination, *feeds, x, z, seed, ids, step, row, conditional, unconditional, scale, elements, *strides,
+            x.numel().bit_length(), WIDE=max(elements, reach) > NARROW, **posterior_kernel.OPTIONS,
         )  # fmt: skip
     return destination
 
@@ -109,6 +140,34 @@ def _state(x: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
             f"row must be [6] torch.float32 on {x.device}, got {list(row.shape)} {row.dtype} on {row.device}"
         )
     return x.contiguous(), row.contiguous()
+
+
+def _check_destination(destination: Tensor, x: Tensor, *others: Tensor | None) -> None:
+    """An element is read and written by the same thread, so x may be overwritten; nothing else that is read."""
+    same_shape("destination", destination, x)
+    if destination.dtype is not torch.float32 or not destination.is_contiguous():
+        raise ValueError(f"destination must be contiguous and torch.float32, not {destination.dtype}")
+    memory = destination.untyped_storage().data_ptr()
+    shared = [x] if destination.data_ptr() != x.data_ptr() else []
+    if any(t is not None and memory and t.untyped_storage().data_ptr() == memory for t in (*shared, *others)):
+        raise ValueError("destination shares memory with another input; only x itself may be overwritten")
+
+
+def _feeds(feed: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The network's input in its one or two copies of the batch, each [B, ...]."""
+    copies = len(feed) // len(x)
+    if feed.shape != (copies * len(x), *x.shape[1:]) or copies not in (1, 2) or not feed.is_contiguous():
+        raise ValueError(f"the network's input must be contiguous, x's shape or two of it, got {list(feed.shape)}")
+    return feed[: len(x)], feed[len(x) :] if copies == 2 else None
+
+
+def _key(key: KeyLike, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(seed, sample ids, step), each int64 on the device."""
+    ids = key.sample_ids
+    if ids.shape != (len(x),) or ids.dtype is not torch.int64 or ids.device != x.device:
+        found = f"{list(ids.shape)} {ids.dtype} on {ids.device}"
+        raise ValueError(f"sample_ids must be [{len(x)}] torch.int64 on {x.device}, got {found}")
+    return _word("seed", key.seed, x.device), ids.contiguous(), _word("step", key.step, x.device)
 
 
 def _word(name: str, value: int | Tensor, device: torch.device) -> Tensor:

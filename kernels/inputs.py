@@ -1,6 +1,6 @@
-"""What the kernels take as a network's output: a tensor, or a guided pair that they combine in registers."""
+"""What the kernels take from the seams around them: a guided pair, a noise key, a state with its next input."""
 
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -19,6 +19,31 @@ class GuidedLike(Protocol):
 
     @property
     def scale(self) -> float: ...
+
+
+class KeyLike(Protocol):
+    """What a kernel draws a step's noise from, such as `sampler.noise.NoiseKey`: sample_ids are [B] int64."""
+
+    @property
+    def seed(self) -> int | Tensor: ...
+
+    @property
+    def sample_ids(self) -> Tensor: ...
+
+    @property
+    def step(self) -> int | Tensor: ...
+
+
+class FedLike(Protocol):
+    """A state [B, ...] float32 and what the network reads of it, such as `sampler.posterior.Fed`."""
+
+    @property
+    def state(self) -> Tensor: ...
+
+    @property
+    def input(self) -> Tensor: ...
+
+    def _replace(self, *, state: Tensor, input: Tensor) -> Self: ...
 
 
 def halves(out: Tensor | GuidedLike, x: Tensor) -> tuple[Tensor, Tensor | None, float]:

@@ -90,11 +90,15 @@ inline float to_float(uint32_t word) {  // rounded once: both halves and the shi
     return (float)(int32_t)(word >> 16) * 65536.0f + (float)(int32_t)(word & 0xFFFF);
 }
 
-// The natural logarithm of u in [2^-33, 1]: u = 2^n (1 + f), 1 + f in [√½, √2), and log(1 + f) =
-// f - f²/2 + f³ p(f) with p fitted for the least relative error (6e-9).
-inline float logarithm(float u) {
-    const int32_t n = (int32_t)(bits_of(u) - 0x3F3504F3u) >> 23;  // 0x3F3504F3 is √½
-    const float f = from_bits(bits_of(u) - ((uint32_t)n << 23)) - 1.0f, k = (float)n;
+// The natural logarithm of u = (word + ½) / 2^32: u = 2^n (1 + f), 1 + f in [√½, √2), and log(1 + f) =
+// f - f²/2 + f³ p(f) with p fitted for the least relative error (6e-9). Near u = 1 f is taken from the
+// complement of the word, as 1 - u would lose the bits that decide how small the radius is.
+inline float logarithm(uint32_t word) {
+    const bool near_one = word >= 0xB504F334u;  // √½
+    const uint32_t u = bits_of(to_float(word) * 0x1p-32f + 0x1p-33f);
+    const int32_t n = near_one ? 0 : (int32_t)(u - 0x3F3504F3u) >> 23;  // 0x3F3504F3 is √½
+    const float q = to_float(~word) * 0x1p-32f + 0x1p-33f, k = (float)n;
+    const float f = near_one ? -q : from_bits(u - ((uint32_t)n << 23)) - 1.0f;
     float p = -0.076344296f;
     p = fused(p, f, 0.1276155f);
     p = fused(p, f, -0.13160194f);
@@ -107,15 +111,13 @@ inline float logarithm(float u) {
     return fused(k, 0.693145751953125f, f + tail);  // log 2 = 0.6931457… (exact times k) + 1.4286068e-6
 }
 
-// √(-2 log u)·(cos, sin) of the angle (Box & Muller 1958), from words to u and angle as philox_normal does.
+// √(-2 log u)·(cos, sin) of the angle 2π·word / 2^32 (Box & Muller 1958). Quarter turns are the word's two top
+// bits, so they are taken off exactly, as integers; what is left, within ±π/4, keeps all of its bits.
 inline void box_muller(const uint32_t* radius_word, const uint32_t* angle_word, float* z, int counters) {
     for (int i = 0; i < counters; i++) {
-        const float u = to_float(radius_word[i]) * 0x1p-32f + 0x1p-33f;  // in (0, 1]
-        const float angle = to_float(angle_word[i]) * (float)(0x1p-32 * 6.283185307179586);
-        const float radius = __builtin_sqrtf(-2.0f * logarithm(u));
-        const int32_t quarter = (int32_t)(angle * 0.63661975f + 0.5f);  // 0…4 quarter turns taken off
-        const float k = (float)quarter;
-        const float r = fused(-k, 2.6063122e-5f, fused(-k, 1.570770263671875f, angle)), r2 = r * r;
+        const float radius = __builtin_sqrtf(-2.0f * logarithm(radius_word[i]));
+        const uint32_t quarter = (angle_word[i] + 0x20000000u) >> 30;  // 0…3, 4 taken as 0
+        const float r = (float)(int32_t)(angle_word[i] - (quarter << 30)) * 1.4629180792671596e-9f, r2 = r * r;
         float s = fused(r2, -1.9517266e-4f, 8.332178e-3f);  // sin r = r + r³ s, |error| < 4e-9
         s = fused(s, r2, -0.16666655f);
         s = fused(s * r2, r, r);
@@ -123,8 +125,8 @@ inline void box_muller(const uint32_t* radius_word, const uint32_t* angle_word, 
         c = fused(c, r2, 4.1666646e-2f);
         c = fused(fused(c, r2, -0.5f), r2, 1.0f);
         const float cosine = quarter & 1 ? s : c, sine = quarter & 1 ? c : s;
-        z[i] = radius * from_bits(bits_of(cosine) ^ ((uint32_t)(quarter + 1) << 30 & 0x80000000u));
-        z[COUNTERS + i] = radius * from_bits(bits_of(sine) ^ ((uint32_t)quarter << 30 & 0x80000000u));
+        z[i] = radius * from_bits(bits_of(cosine) ^ ((quarter + 1) << 30 & 0x80000000u));
+        z[COUNTERS + i] = radius * from_bits(bits_of(sine) ^ (quarter << 30 & 0x80000000u));
     }
 }
 

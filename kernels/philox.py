@@ -3,12 +3,14 @@
 import triton
 import triton.language as tl
 
-ANGLE = tl.constexpr(2.0**-32 * 6.283185307179586)  # radians for each unit of a 32-bit word
+NEAR_ONE = tl.constexpr(0xB504F334)  # √½ in 32 bits: the larger radius words
+SQRT_HALF = tl.constexpr(0x3F3504F3)  # √½ as a float32
+RADIANS = tl.constexpr(1.4629180792671596e-9)  # 2π / 2^32, of one unit of an angle word
 
 
 @triton.jit
 def words(seed, sample_id, step, blocks):
-    """Four words for each counter (block, step, id low, id high): blocks [N] int32 -> 4 x [N] uint32.
+    """Four words for each counter (block, step, id low, id high): blocks [N] int -> 4 x [N] uint32.
 
     `sampler.noise.philox_4x32` bit for bit; seed, sample_id and step are scalars.
     """
@@ -21,22 +23,43 @@ def words(seed, sample_id, step, blocks):
 
 
 @triton.jit
-def box_muller(radius_word, angle_word):
-    """√(-2 log u)·(cos, sin) of an angle, from two words (Box & Muller 1958).
+def logarithm(word):
+    """log u of u = (word + ½) / 2^32, within 2 ulp: u = 2^n (1 + f), 1 + f in [√½, √2), and a polynomial.
 
-    Quarter turns are taken off the angle exactly (after Cody & Waite), so that short polynomials do;
-    `tl.sin` and `tl.cos` would bring a slow path with a table in memory for angles that never occur.
+    log(1 + f) = f - f²/2 + f³ p(f). Near u = 1, f is taken from the complement of the word: 1 - u would
+    lose the bits that decide how small the radius is.
     """
-    u = radius_word.to(tl.float32) * 2.0**-32 + 2.0**-33  # in (0, 1]
-    radius = tl.sqrt(-2.0 * tl.log(u))
-    angle = angle_word.to(tl.float32) * ANGLE
-    quarter = (angle * 0.63661975 + 0.5).to(tl.int32)  # 0…4
-    k = quarter.to(tl.float32)
-    r = angle - k * 1.570770263671875  # exact: 16 bits of π/2 times 3 bits
-    r = tl.fma(k, -2.6063122e-5, r)  # and the rest of π/2
+    near_one = word >= NEAR_ONE
+    u = (word.to(tl.float32) * 2.0**-32 + 2.0**-33).to(tl.int32, bitcast=True)
+    n = tl.where(near_one, 0, (u - SQRT_HALF) >> 23)
+    q = (word ^ 0xFFFFFFFF).to(tl.float32) * 2.0**-32 + 2.0**-33
+    f = tl.where(near_one, -q, (u - (n << 23)).to(tl.float32, bitcast=True) - 1.0)
+    k = n.to(tl.float32)
+    p = tl.fma(f, -0.076344296, 0.1276155)
+    p = tl.fma(p, f, -0.13160194)
+    p = tl.fma(p, f, 0.14201762)
+    p = tl.fma(p, f, -0.16623357)
+    p = tl.fma(p, f, 0.20001227)
+    p = tl.fma(p, f, -0.25000823)
+    p = tl.fma(p, f, 0.33333331)
+    f2 = f * f
+    tail = tl.fma(f2, -0.5, tl.fma(p * f, f2, k * 1.4286068e-6))
+    return tl.fma(k, 0.693145751953125, f + tail)  # log 2 in two parts, the first exact times k
+
+
+@triton.jit
+def box_muller(radius_word, angle_word):
+    """√(-2 log u)·(cos, sin) of the angle 2π·word / 2^32 (Box & Muller 1958), from two words.
+
+    Quarter turns are the word's two top bits, so they are taken off exactly, as integers, and a short
+    polynomial does for the rest; `tl.sin` and `tl.cos` would bring a slow path with a table in memory.
+    """
+    radius = tl.sqrt(-2.0 * logarithm(radius_word))
+    quarter = (angle_word + 0x20000000) >> 30
+    r = (angle_word - (quarter << 30)).to(tl.int32, bitcast=True).to(tl.float32) * RADIANS  # within ±π/4
     r2 = r * r
     s = tl.fma(tl.fma(r2, -1.9517266e-4, 8.332178e-3), r2, -0.16666655)
-    s = tl.fma(s * r2, r, r)  # |error| < 4e-9 for |r| <= π/4
+    s = tl.fma(s * r2, r, r)  # |error| < 4e-9
     c = tl.fma(tl.fma(r2, 2.4438414e-5, -1.3887368e-3), r2, 4.1666646e-2)
     c = tl.fma(tl.fma(c, r2, -0.5), r2, 1.0)
     odd = (quarter & 1) == 1

@@ -2,6 +2,7 @@
 
 A guide turns (network, condition, scale) into `predict(x, t)`, with t a tensor of one timestep,
 shared by the batch. At scale 1 the unconditional half has no weight and the network is called once.
+The network reads the state, or what an update has already made of it for the network (`Fed`).
 """
 
 from collections.abc import Callable
@@ -11,11 +12,10 @@ import torch
 from torch import Tensor
 
 from sampler.errors import UsageError
-from sampler.posterior import Guided
+from sampler.posterior import Fed, Guided, State
 
 Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-Predict = Callable[[Tensor, Tensor], Tensor | Guided]
-Guide = Callable[[Denoiser, "Condition | None", float], Predict]
+Guide = Callable[[Denoiser, "Condition | None", float], "Predict"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,19 @@ class Condition:
         return Condition(self.value.to(device), self.null.to(device))
 
 
+@dataclass(frozen=True, eq=False)
+class Predict:
+    """A guided network: `of_input` reads `copies` copies of the batch [copies·B, C, H, W], and t [1]."""
+
+    of_input: Callable[[Tensor, Tensor], Tensor | Guided]
+    copies: int = 1
+
+    def __call__(self, x: State, t: Tensor) -> Tensor | Guided:
+        if isinstance(x, Fed):
+            return self.of_input(x.input[: self.copies * len(x.state)], t)
+        return self.of_input(x if self.copies == 1 else torch.cat([x] * self.copies), t)
+
+
 def unguided(network: Denoiser, condition: Condition | None, scale: float) -> Predict:
     """One call with the condition (or without any, where there is none)."""
     value = None if condition is None else condition.value
@@ -54,7 +67,7 @@ def unguided(network: Denoiser, condition: Condition | None, scale: float) -> Pr
     def predict(x: Tensor, t: Tensor) -> Tensor:
         return network(x, t.expand(len(x)), value)
 
-    return predict
+    return Predict(predict)
 
 
 def sequential_cfg(network: Denoiser, condition: Condition | None, scale: float) -> Predict:
@@ -67,7 +80,7 @@ def sequential_cfg(network: Denoiser, condition: Condition | None, scale: float)
         t = t.expand(len(x))
         return Guided(network(x, t, value), network(x, t, null), scale)
 
-    return predict
+    return Predict(predict)
 
 
 def batched_cfg(network: Denoiser, condition: Condition | None, scale: float) -> Predict:
@@ -76,11 +89,11 @@ def batched_cfg(network: Denoiser, condition: Condition | None, scale: float) ->
         return unguided(network, condition, scale)
     both = torch.cat(_both(condition, scale))  # [2B, ...]
 
-    def predict(x: Tensor, t: Tensor) -> Guided:
-        conditional, unconditional = network(torch.cat([x, x]), t.expand(2 * len(x)), both).chunk(2)
+    def predict(twice: Tensor, t: Tensor) -> Guided:
+        conditional, unconditional = network(twice, t.expand(len(twice)), both).chunk(2)
         return Guided(conditional, unconditional, scale)
 
-    return predict
+    return Predict(predict, copies=2)
 
 
 def _both(condition: Condition | None, scale: float) -> tuple[Tensor, Tensor]:

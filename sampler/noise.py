@@ -21,11 +21,32 @@ WEYL_A, WEYL_B = 0x9E37_79B9, 0xBB67_AE85  # key increments: golden ratio and �
 
 
 class NoiseKey(NamedTuple):
-    """What a kernel needs to draw one step's noise itself: seed, sample ids [B] int64, timestep."""
+    """What a kernel needs to draw one step's noise itself: seed, sample ids [B] int64, timestep.
 
-    seed: int
+    seed, step: integers, or int64 tensors of one element; a tensor holds the low 64 bits of the seed.
+    """
+
+    seed: int | Tensor
     sample_ids: Tensor
     step: int | Tensor
+
+    def on(self, device: torch.device) -> "NoiseKey":
+        """The same key with its seed and step as tensors [1] on the device, where a kernel reads them."""
+        seed, step = (
+            word if isinstance(word, Tensor) else torch.tensor([_signed(word)], device=device)
+            for word in (self.seed, self.step)
+        )
+        return NoiseKey(seed, self.sample_ids.to(device), step)
+
+    def draw(self, like: Tensor) -> Tensor:
+        """The noise of this key, in the shape and dtype of `like` [B, ...]."""
+        z = philox_normal(self.seed, self.sample_ids, self.step, like[0].numel())
+        return z.reshape(like.shape).to(like.dtype)
+
+
+def _signed(word: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit integer."""
+    return word - (1 << 64) if word >= 1 << 63 else word
 
 
 class Noise(Protocol):
@@ -61,8 +82,7 @@ class PhiloxNoise:
             raise UsageError(f"sample id {high} is outside 0…2^63-1")
 
     def draw(self, step: int, like: Tensor) -> Tensor:
-        z = philox_normal(*self.key(step, like)[:2], step, like[0].numel())
-        return z.reshape(like.shape).to(like.dtype)
+        return self.key(step, like).draw(like)
 
     def key(self, step: int | Tensor, like: Tensor) -> NoiseKey:
         """The key with which a fused update draws what `draw` would give."""
@@ -89,7 +109,7 @@ class GeneratorNoise:
         return self
 
 
-def philox_4x32(counter: Sequence[Tensor | int], key: Sequence[int]) -> tuple[Tensor, ...]:
+def philox_4x32(counter: Sequence[Tensor | int], key: Sequence[Tensor | int]) -> tuple[Tensor, ...]:
     """Ten rounds of Philox-4x32.
 
     counter: four words and key: two words, each an integer (or int64 tensor) in 0…2^32-1.
@@ -108,21 +128,22 @@ def philox_4x32(counter: Sequence[Tensor | int], key: Sequence[int]) -> tuple[Te
     return c0, c1, c2, c3  # type: ignore[return-value]
 
 
-def philox_normal(seed: int, sample_ids: Tensor, step: int | Tensor, elements: int) -> Tensor:
+def philox_normal(seed: int | Tensor, sample_ids: Tensor, step: int | Tensor, elements: int) -> Tensor:
     """Standard normal numbers [B, elements] float32 for the B sample ids at one step.
 
-    Words are made normal in pairs by Box & Muller (1958); |z| stays below 6.8.
+    Words are made normal in pairs by Box & Muller (1958), in float64 and rounded once; |z| stays below 6.8.
+    seed, step: integers, or int64 tensors of one element (which a captured graph reads anew).
     """
     blocks = torch.arange((elements + 3) // 4, device=sample_ids.device)[None, :]
     ids = sample_ids[:, None]
-    counter = (blocks, step, ids & MASK32, ids >> 32)
-    w0, w1, w2, w3 = philox_4x32(counter, (seed & MASK32, seed >> 32))
+    counter = (blocks, step, ids & MASK32, (ids >> 32) & MASK32)
+    w0, w1, w2, w3 = philox_4x32(counter, (seed & MASK32, (seed >> 32) & MASK32))
     z = torch.stack([*_box_muller(w0, w1), *_box_muller(w2, w3)], dim=-1)  # [B, elements / 4, 4]
     return z.flatten(1)[:, :elements]
 
 
 def _box_muller(w0: Tensor, w1: Tensor) -> tuple[Tensor, Tensor]:
-    u = w0.to(torch.float32) * 2.0**-32 + 2.0**-33  # in (0, 1]
-    angle = w1.to(torch.float32) * (2.0**-32 * 2 * math.pi)
+    u = (w0.to(torch.float64) + 0.5) * 2.0**-32  # in (0, 1), exact
+    angle = w1.to(torch.float64) * (2.0**-32 * 2 * math.pi)
     radius = torch.sqrt(-2 * torch.log(u))
-    return radius * torch.cos(angle), radius * torch.sin(angle)
+    return (radius * torch.cos(angle)).float(), (radius * torch.sin(angle)).float()

@@ -1,5 +1,6 @@
 """The arithmetic of one sampler step, defined once; faster versions imitate this signature."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,32 @@ class Guided(NamedTuple):
     conditional: Tensor
     unconditional: Tensor
     scale: float
+
+
+class Fed(NamedTuple):
+    """A state and, made in the same pass, what the network reads of it next.
+
+    state: [B, C, H, W] float32; input: the state in the network's dtype, once or twice (for batched
+    guidance): [B or 2B, C, H, W].
+    """
+
+    state: Tensor
+    input: Tensor
+
+
+State = Tensor | Fed
+
+
+@dataclass(frozen=True)
+class Feed:
+    """In what form a network reads the state: how many copies of the batch, and in which dtype."""
+
+    copies: int
+    dtype: torch.dtype
+
+    def of(self, state: Tensor) -> Fed:
+        """The definition of what an update that feeds the network writes beside the state."""
+        return Fed(state, torch.cat([state] * self.copies).to(self.dtype))
 
 
 def combine(out: Tensor | Guided) -> Tensor:

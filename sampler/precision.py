@@ -17,10 +17,11 @@ from sampler.guidance import Denoiser
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network ready to be called in the loop, and the context the loop runs in."""
+    """A network ready to be called in the loop, the context the loop runs in, and the dtype it reads x in."""
 
     network: Denoiser
     context: Callable[[], AbstractContextManager] = nullcontext
+    reads: torch.dtype = torch.float32
 
 
 Precision = Callable[[nn.Module], Prepared]
@@ -69,7 +70,7 @@ def cast(dtype: torch.dtype) -> Precision:
                 condition = condition.to(dtype)
             return network(x.to(dtype), t, condition)
 
-        return Prepared(call, lambda: _tf32(False))
+        return Prepared(call, lambda: _tf32(False), dtype)
 
     return prepare
 

@@ -1,42 +1,99 @@
-"""How a step is executed: eagerly, compiled by Inductor, or as a replayed CUDA graph.
+"""How steps are executed: one by one, eagerly or compiled by Inductor (`sampler.graphs`: as replayed CUDA graphs).
 
-A runtime takes a step and returns a step of the same signature, step(x, noise, t, row) -> x_next.
+A runtime takes a step, step(x, noise, t, row) -> x_next, and says how a leg of such steps is walked.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sampler.errors import UsageError
+from sampler.guidance import Predict
+from sampler.noise import NoiseKey
+from sampler.posterior import Fed, State
 
-Step = Callable[..., Tensor]  # step(x [B, C, H, W], noise or its key, t [1], row [6]) -> x_next
-Runtime = Callable[[Step], Step]
-
-
-def eager(step: Step) -> Step:
-    """The step as it is."""
-    return step
+AfterStep = Callable[[int, Tensor], None]  # after(position in the trajectory, state)
 
 
-def compiled(step: Step) -> Step:
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """A stretch of consecutive steps of one kind, decided before the loop.
+
+    first: its position in the trajectory; ts: [n] int64 and rows: [n, 6] float32, on the device;
+    noise(timestep, x): the noise of a step [B, C, H, W], or its key where the update draws.
+    """
+
+    first: int
+    timesteps: tuple[int, ...]
+    ts: Tensor
+    rows: Tensor
+    noise: Callable[[int, Tensor], Tensor | NoiseKey]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The seams inside a runtime, nested: update(predict(x, t))."""
+
+    predict: Predict
+    apply: Callable[..., State]  # apply(x, out, noise, row) -> x_next
+    in_place: bool = False  # apply takes a destination, which may be x
+
+    def __call__(self, x: State, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> State:
+        return self.apply(x, self.predict(x, t), noise, row)
+
+    def advance(self, x: State, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> None:
+        """Overwrite x with its successor."""
+        if self.in_place:
+            self.apply(x, self.predict(x, t), noise, row, x)
+        else:
+            for old, new in zip(parts(x), parts(self(x, noise, t, row)), strict=True):
+                old.copy_(new)
+
+
+Walk = Callable[[State, Leg, AfterStep], State]
+Runtime = Callable[[Step], Walk]
+
+
+def parts(x: State) -> tuple[Tensor, ...]:
+    return x if isinstance(x, Fed) else (x,)
+
+
+def state_of(x: State) -> Tensor:
+    return x.state if isinstance(x, Fed) else x
+
+
+def eager(step: Step) -> Walk:
+    """The step as it is, once for each row."""
+
+    def walk(x: State, leg: Leg, after: AfterStep) -> State:
+        for i, (timestep, t, row) in enumerate(zip(leg.timesteps, leg.ts.split(1), leg.rows.unbind(), strict=True)):
+            x = step(x, leg.noise(timestep, state_of(x)), t, row)
+            after(leg.first + i, state_of(x))
+        return x
+
+    return walk
+
+
+def compiled(step: Step) -> Walk:
     """`torch.compile` of the whole step; with CUDA graphs (`reduce-overhead`) on a GPU.
 
     The output of a replayed graph is overwritten by the next replay, and a sampler feeds its output
-    back in, so there it is cloned (PyTorch #152887); the clone is part of the timed step.
+    back in, so there it is cloned (PyTorch #152887); the clone is part of the timed step. A graph that
+    was skipped, or a step that was compiled anew in the loop, is an error.
     """
-    fast = torch.compile(step, mode="reduce-overhead", dynamic=False, fullgraph=True)
-    plain = torch.compile(step, dynamic=False, fullgraph=True)
+    fast = torch.compile(_function(step), mode="reduce-overhead", dynamic=False, fullgraph=True)
+    plain = torch.compile(_function(step), dynamic=False, fullgraph=True)
 
     def run(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
         if x.is_cuda:
             return fast(x, noise, t, row).clone()
         return plain(x, noise, t, row)
 
-    return run
+    return _watched(run)
 
 
-def compiled_frozen(step: Step) -> Step:
+def compiled_frozen(step: Step) -> Walk:
     """`compiled`, with weights as constants that Inductor may fold and pack ('freezing').
 
     The weights of the moment of compilation are used from then on. Both settings are needed: the option
@@ -46,7 +103,7 @@ def compiled_frozen(step: Step) -> Step:
     import torch._inductor.config as inductor  # two seconds, for those who compile
 
     options: dict[str, str | int | bool | Callable] = {"freezing": True}
-    frozen = torch.compile(step, options=options, dynamic=False, fullgraph=True)
+    frozen = torch.compile(_function(step), options=options, dynamic=False, fullgraph=True)
 
     def run(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
         before, inductor.freezing = inductor.freezing, True
@@ -55,41 +112,70 @@ def compiled_frozen(step: Step) -> Step:
         finally:
             inductor.freezing = before
 
-    return run
+    return _watched(run)
 
 
-def graphed(step: Step) -> Step:
-    """One step captured as a CUDA graph and replayed; inputs are copied into static buffers.
+def _function(step: Step) -> Callable[..., Tensor]:
+    """A plain function, as the compiler likes best; its state is a tensor, for no update that feeds is compiled."""
+    predict, apply = step.predict, step.apply
 
-    Each combination of shape and dtype gets its own graph. Needs CUDA.
-    """
-    graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]] = {}
+    def call(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
+        return apply(x, predict(x, t), noise, row)  # type: ignore[return-value]
 
-    def run(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
-        inputs = [x, noise, t, row]
-        if not x.is_cuda:
-            raise UsageError(f"CUDA graphs need a CUDA device, but the sampler runs on {x.device}")
-        key = tuple((v.shape, v.dtype, v.stride(), v.device) for v in inputs)
-        if key not in graphs:
-            graphs[key] = _capture(step, inputs)
-        graph, buffers, output = graphs[key]
-        for buffer, value in zip(buffers, inputs, strict=True):
-            buffer.copy_(value)
-        graph.replay()
-        return output.clone()
-
-    return run
+    return call
 
 
-def _capture(step: Step, inputs: list[Tensor]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
-    buffers = [value.clone() for value in inputs]
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # warm-up off the main stream, as capture requires
-        for _ in range(3):
-            step(*buffers)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = step(*buffers)
-    return graph, buffers, output
+@dataclass(frozen=True)
+class CompilerCounts:
+    """What the compiler has done in this process so far."""
+
+    graphs: int
+    breaks: int
+    skipped_cuda_graphs: int
+
+    @classmethod
+    def now(cls) -> "CompilerCounts":
+        from torch._dynamo.utils import counters
+
+        return cls(
+            counters["stats"]["unique_graphs"],
+            sum(counters["graph_break"].values()),
+            counters["inductor"]["cudagraph_skips"],
+        )
+
+    def faults(self, earlier: "CompilerCounts", warm: bool = True) -> list[str]:
+        """What went wrong since; warm: everything had been compiled already, so no new graph is due."""
+        found = []
+        if self.breaks > earlier.breaks:
+            found.append(f"{self.breaks - earlier.breaks} graph breaks")
+        if self.skipped_cuda_graphs > earlier.skipped_cuda_graphs:
+            found.append(f"{self.skipped_cuda_graphs - earlier.skipped_cuda_graphs} CUDA graphs skipped")
+        if warm and self.graphs > earlier.graphs:
+            found.append(f"{self.graphs - earlier.graphs} recompilations")
+        return found
+
+
+def _watched(step: Callable[..., State]) -> Walk:
+    """`eager` of a compiled step: what the compiler did besides the one compilation of each shape is an error."""
+    known: set[tuple] = set()
+    walk = eager(step)  # type: ignore[arg-type]
+
+    def watched(x: State, leg: Leg, after: AfterStep) -> State:
+        key = tuple((part.shape, part.dtype, part.device) for part in parts(x))
+        start = CompilerCounts.now()
+        compiled_by: list[CompilerCounts] = [start] if key in known else []
+
+        def look(i: int, state: Tensor) -> None:
+            if not compiled_by:  # the first step of a new shape is where compiling is due
+                compiled_by.append(CompilerCounts.now())
+            after(i, state)
+
+        x = walk(x, leg, look)
+        now = CompilerCounts.now()
+        faults = dict.fromkeys([*now.faults(start, warm=False), *now.faults(compiled_by[0])])
+        if faults:
+            raise RuntimeError(f"the compiled step did not run as one compiled piece: {', '.join(faults)} in the loop")
+        known.add(key)
+        return x
+
+    return watched

@@ -6,34 +6,105 @@ Every acceleration acts at one seam. A `Variant` names only where it differs fro
 `build` nests the seams in this one order, so no combination can silently lose a part.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
-from sampler import guidance, precision, runtime
+from sampler import graphs, guidance, precision, runtime
 from sampler.errors import NonFiniteError, UsageError, unknown
 from sampler.guidance import Condition, Guide, Predict
 from sampler.noise import Noise, NoiseKey, PhiloxNoise
-from sampler.posterior import Guided, posterior
+from sampler.posterior import Feed, Guided, State, combine, posterior
 from sampler.precision import Layout, Precision
-from sampler.runtime import Runtime, Step
+from sampler.runtime import AfterStep, Leg, Runtime, Step, Walk, state_of
 from sampler.trajectory import Trajectory
+
+Apply = Callable[..., State]  # apply(x, out, noise or its key, row) -> x_next
 
 
 @dataclass(frozen=True)
 class Update:
-    """The arithmetic of a step: `apply(x, out, noise, row)`; noise is a tensor, or a key if `draws`."""
+    """The arithmetic of a step: how to load it, and what it takes from the seams around it.
 
-    apply: Callable[..., Tensor]
-    draws: bool = False  # draws its own noise from a `NoiseKey`, in registers
-    needs: str = ""  # device type it needs: 'cuda', 'cpu' or '' for any
+    draws: it takes a `NoiseKey` and draws its own noise. feeds: it takes and returns a `Fed`, that is, it
+    also writes what the network reads next. in_place: it takes a destination as a fifth argument, which
+    may be x. opaque: a kernel of ours, which a compiler cannot see into. needs: a device type, or ''.
+    """
+
+    load: Callable[[], Apply]
+    draws: bool = False
+    feeds: bool = False
+    in_place: bool = False
+    opaque: bool = False
+    needs: str = ""
 
 
-def _compiled_posterior() -> Update:
-    return Update(torch.compile(posterior, fullgraph=True, dynamic=False))
+def _native_drawn() -> Apply:
+    from kernels import native
+
+    def apply(x: Tensor, out: Tensor | Guided, key: NoiseKey, row: Tensor, destination: Tensor | None = None) -> Tensor:
+        return native.native_posterior_drawn(x, out, int(key.seed), key.sample_ids, int(key.step), row, destination)
+
+    return apply
+
+
+def _native() -> Apply:
+    from kernels import native
+
+    return native.native_posterior
+
+
+def _fused() -> Apply:
+    from kernels import fused_posterior
+
+    return fused_posterior.fused_posterior
+
+
+def _fused_drawn() -> Apply:
+    from kernels import fused_posterior
+
+    return fused_posterior.fused_posterior_drawn
+
+
+def _fused_fed() -> Apply:
+    from kernels import fused_posterior
+
+    return fused_posterior.fused_posterior_fed
+
+
+def _combined_first() -> Apply:
+    fused = _fused()
+    return lambda x, out, z, row: fused(x, combine(out), z, row)
+
+
+def _kernel_noise() -> Apply:
+    from kernels import fused_posterior
+
+    return lambda x, out, key, row: posterior(x, out, fused_posterior.fused_normal(key, x), row)
+
+
+plain_update = Update(lambda: posterior)
+# the definition of every update that draws
+drawn_update = Update(lambda: lambda x, out, key, row: posterior(x, out, key.draw(x), row), draws=True)
+compiled_update = Update(lambda: torch.compile(posterior, fullgraph=True, dynamic=False))
+# one pass of C++ over a CPU's memory, with noise read, or drawn in registers
+native_update = Update(_native, in_place=True, opaque=True, needs="cpu")
+native_drawn_update = Update(_native_drawn, draws=True, in_place=True, opaque=True, needs="cpu")
+# Triton (CUDA), each doing one thing more in the same pass: the update with noise read from memory; it combines
+# the halves of the guidance; it draws its noise; it writes the network's next input
+fused_update = Update(_combined_first, opaque=True, needs="cuda")
+fused_guided_update = Update(_fused, in_place=True, opaque=True, needs="cuda")
+fused_drawn_update = Update(_fused_drawn, draws=True, in_place=True, opaque=True, needs="cuda")
+fused_fed_update = Update(_fused_fed, draws=True, feeds=True, in_place=True, opaque=True, needs="cuda")
+# the definition, its noise drawn into memory by one kernel: for graphs, which cannot ask a torch.Generator
+kernel_noise_update = Update(_kernel_noise, draws=True, opaque=True, needs="cuda")
+
+COMPILES_UPDATE = (runtime.compiled, runtime.compiled_frozen)
+READS_THE_STATE = (precision.full, precision.tf32)
 
 
 @dataclass(frozen=True)
@@ -44,70 +115,92 @@ class Variant:
     layout: Layout = precision.contiguous
     precision: Precision = precision.full
     guide: Guide = guidance.sequential_cfg
-    update: Callable[[], Update] = lambda: Update(posterior)
+    update: Update = plain_update
     runtime: Runtime = runtime.eager
     guided_between: tuple[float, float] = (0.0, 1.0)  # guide while lo <= t / T < hi, else condition only
     needs: str = ""  # what it cannot run without: 'cuda', 'cpu' (and not a GPU) or ''
 
     def __post_init__(self):
+        for reason in self._misfits():
+            raise UsageError(f"variant {self.name!r}: {reason}")
+
+    def _misfits(self):
+        """Why these seams do not fit together, each in a sentence."""
         low, high = self.guided_between
         if not 0 <= low < high <= 1:
-            raise UsageError(f"variant {self.name!r}: guided_between {self.guided_between} is no interval in 0…1")
-        compiles = self.runtime in (runtime.compiled, runtime.compiled_frozen)
-        if compiles and self.update in (native_update, native_drawn_update, fused_update):
-            raise UsageError(
-                f"variant {self.name!r}: a compiled step cannot contain a kernel of ours; "
-                "its update is already fused by the compiler"
-            )
+            yield f"guided_between {self.guided_between} is no interval in 0…1"
+        if self.runtime in COMPILES_UPDATE and self.update.opaque:
+            yield ("a compiled step cannot contain a kernel of ours; its update is already fused by the compiler "
+                   "(graphs.graphed_compiled compiles the prediction alone)")  # fmt: skip
+        if self.captures and not self.update.draws:
+            yield ("a captured step cannot ask a source of noise outside the graph; give it an update that draws "
+                   "its own, such as fused_drawn_update")  # fmt: skip
+        if self.captures and self.needs != "cuda":
+            yield "CUDA graphs need CUDA: say needs='cuda'"
+        if self.update.needs and self.update.needs != self.needs:
+            yield f"its update needs {self.update.needs!r}, so it does too: say needs={self.update.needs!r}"
+        if self.update.feeds and self.precision in READS_THE_STATE and self.guide is not guidance.batched_cfg:
+            yield ("there is nothing to feed: this network reads the state as it is; guide by batched_cfg, or cast "
+                   "the weights")  # fmt: skip
 
-
-def native_update() -> Update:
-    """The posterior update in one pass of C++ over memory (CPU)."""
-    from kernels import native
-
-    return Update(native.native_posterior, needs="cpu")
-
-
-def native_drawn_update() -> Update:
-    """The same, drawing its Philox noise in registers (CPU)."""
-    from kernels import native
-
-    def apply(x: Tensor, out: Tensor | Guided, key: NoiseKey, row: Tensor) -> Tensor:
-        return native.native_posterior_drawn(x, out, key.seed, key.sample_ids, int(key.step), row)
-
-    return Update(apply, draws=True, needs="cpu")
-
-
-def fused_update() -> Update:
-    """The posterior update as one Triton kernel (CUDA)."""
-    from kernels import fused_posterior
-
-    return Update(fused_posterior.fused_posterior, needs="cuda")
+    @property
+    def captures(self) -> bool:
+        """Whether the loop replays a graph of ours, whose noise must come from inside."""
+        return getattr(self.runtime, "__module__", "") == graphs.__name__
 
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """A variant built for one network and condition: its steps, their context and their predictions."""
+    """A variant built for one network and condition: its walks, their context and their predictions."""
 
     variant: Variant
-    guided: Step
-    conditional: Step  # the step where guidance is off
+    guided: Walk
+    conditional: Walk  # the walk where guidance is off
     context: Callable[[], AbstractContextManager]
     predict_guided: Predict
     predict_conditional: Predict
-    draws: bool
+    feed: Feed | None = None  # the form in which an update that feeds the network writes its input
 
-    def steps(self, trajectory: Trajectory) -> list[Step]:
-        """The step to take at each timestep of the trajectory, decided before the loop."""
-        return [self.guided if on else self.conditional for on in self._guidance(trajectory)]
+    @property
+    def draws(self) -> bool:
+        return self.variant.update.draws
 
     def predictions(self, trajectory: Trajectory) -> list[Predict]:
-        """The prediction inside each of these steps."""
+        """The prediction inside each step."""
         return [self.predict_guided if on else self.predict_conditional for on in self._guidance(trajectory)]
+
+    def legs(self, trajectory: Trajectory, noise: Noise, x: Tensor) -> list[tuple[Walk, Leg]]:
+        """The loop as stretches of steps of one kind: guided or not, with noise or without."""
+        timesteps, rows = trajectory.tables(x.device)
+        still = torch.zeros_like(x)  # stands in for the noise where its weight is zero
+        sources: dict[bool, Callable] = {True: noise.draw, False: lambda timestep, x: still}
+        if self.draws:
+            if not isinstance(noise, PhiloxNoise):
+                raise UsageError(f"variant {self.variant.name!r} draws its own noise and needs a PhiloxNoise source")
+            sources = dict.fromkeys((True, False), _keys(noise, trajectory.timesteps, timesteps, x))
+        noisy = [self.draws or stochastic for stochastic in trajectory.stochastic]
+        legs = []
+        for (guided, with_noise), group in groupby(
+            range(trajectory.steps), list(zip(self._guidance(trajectory), noisy)).__getitem__
+        ):
+            at = list(group)
+            part = slice(at[0], at[-1] + 1)
+            leg = Leg(at[0], trajectory.timesteps[part], timesteps[part], rows[part], sources[with_noise])
+            legs.append((self.guided if guided else self.conditional, leg))
+        return legs
 
     def _guidance(self, trajectory: Trajectory) -> list[bool]:
         low, high = (share * trajectory.train_steps for share in self.variant.guided_between)
         return [low <= t < high for t in trajectory.timesteps]
+
+
+def _keys(noise: PhiloxNoise, steps: Sequence[int], ts: Tensor, x: Tensor) -> Callable[[int, Tensor], NoiseKey]:
+    """The key of each timestep; on a GPU its words are there before the loop, so that none is copied in it."""
+    key = noise.key(0, x)
+    if not x.is_cuda:
+        return lambda timestep, x: key._replace(step=timestep)
+    key, on_device = key.on(x.device), dict(zip(steps, ts.split(1), strict=True))
+    return lambda timestep, x: key._replace(step=on_device[timestep])
 
 
 def build(
@@ -120,25 +213,24 @@ def build(
     """Nest the seams of a variant around a network, for a condition and a guidance scale.
 
     like: a sampler built for the same network, condition and scale whose variant differs from this one
-    only in where it guides; its guided step is used again instead of being compiled once more.
+    only in where it guides; its guided walk is used again instead of being compiled once more.
     """
     if like is not None and replace(like.variant, name=variant.name, guided_between=variant.guided_between) != variant:
         raise UsageError(f"variants {variant.name!r} and {like.variant.name!r} differ in more than where they guide")
     prepared = variant.precision(variant.layout(network))
-    update = variant.update()
+    apply = variant.update.load()
     predict = variant.guide(prepared.network, condition, float(scale))
 
-    def step_with(predict: Predict) -> Step:
-        def step(x: Tensor, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> Tensor:
-            return update.apply(x, predict(x, t), noise, row)
+    def walk_with(predict: Predict) -> Walk:
+        return variant.runtime(Step(predict, apply, variant.update.in_place))
 
-        return variant.runtime(step)
-
-    guided = step_with(predict) if like is None else like.guided
+    guided = walk_with(predict) if like is None else like.guided
     everywhere = variant.guided_between == (0.0, 1.0) or scale == 1
     alone = predict if everywhere else variant.guide(prepared.network, condition, 1.0)
-    conditional = guided if everywhere else step_with(alone)
-    return Sampler(variant, guided, conditional, prepared.context, predict, alone, update.draws)
+    conditional = guided if everywhere else walk_with(alone)
+    # a step without guidance reads the first of two copies, so the input always holds what the most need
+    feed = Feed(max(predict.copies, alone.copies), prepared.reads) if variant.update.feeds else None
+    return Sampler(variant, guided, conditional, prepared.context, predict, alone, feed)
 
 
 def run(
@@ -146,31 +238,21 @@ def run(
     x: Tensor,
     trajectory: Trajectory,
     noise: Noise,
-    after_step: Callable[[int, Tensor], None] | None = None,
+    after_step: AfterStep | None = None,
 ) -> Tensor:
     """Take x [B, C, H, W] from the first timestep of the trajectory to the end, and return it.
 
-    after_step(i, x), if given, is called with the state after step i; the loop asks the device nothing.
+    after_step(i, x), if given, is called with the state after step i (where several are replayed at once, after
+    the last of them); its x is good until the next step. The loop asks the device nothing.
     """
-    key = noise.key if isinstance(noise, PhiloxNoise) else None
-    if sampler.draws and key is None:
-        raise UsageError(f"variant {sampler.variant.name!r} draws its own noise and needs a PhiloxNoise source")
+    after = after_step or (lambda i, x: None)
     with torch.inference_mode(), sampler.context():
-        timesteps, rows = trajectory.tables(x.device)
-        ts, rs, steps = timesteps.split(1), rows.unbind(), sampler.steps(trajectory)
         # made in inference mode, as every later x and z is: to torch.compile others would be another type
         x = x.clone()
-        still = torch.zeros_like(x)  # stands in for the noise where its weight is zero
-        for i, (timestep, stochastic) in enumerate(zip(trajectory.timesteps, trajectory.stochastic, strict=True)):
-            z: Tensor | NoiseKey = still
-            if sampler.draws and key is not None:
-                z = key(timestep, x)
-            elif stochastic:
-                z = noise.draw(timestep, x)
-            x = steps[i](x, z, ts[i], rs[i])
-            if after_step is not None:
-                after_step(i, x)
-    return x
+        state: State = sampler.feed.of(x) if sampler.feed else x
+        for walk, leg in sampler.legs(trajectory, noise, x):
+            state = walk(state, leg, after)
+    return state_of(state)
 
 
 def find_first_nonfinite(sampler: Sampler, x: Tensor, trajectory: Trajectory, noise: Noise) -> NonFiniteError:
@@ -213,11 +295,17 @@ _ALL = [
     Variant("cast-bf16", precision=precision.cast(BF16)),
     Variant("cast-fp16", precision=precision.cast(FP16), needs="cuda"),
     Variant("limited-guidance", guided_between=LIMITED),
-    Variant("compiled-update", update=_compiled_posterior),
+    Variant("compiled-update", update=compiled_update),
     Variant("native-update", update=native_drawn_update, needs="cpu"),
     Variant("fused-update", update=fused_update, needs="cuda"),
+    Variant("fused-guided", update=fused_guided_update, needs="cuda"),
+    Variant("fused-drawn", update=fused_drawn_update, needs="cuda"),
+    Variant("fused-fed", guide=guidance.batched_cfg, update=fused_fed_update, needs="cuda"),
     Variant("compiled", runtime=runtime.compiled),
-    Variant("cuda-graph", runtime=runtime.graphed, needs="cuda"),
+    Variant("cuda-graph", update=kernel_noise_update, runtime=graphs.graphed, needs="cuda"),
+    Variant("cuda-graph-5", update=kernel_noise_update, runtime=graphs.graphed_over(5), needs="cuda"),
+    Variant("fused-graph", update=fused_drawn_update, runtime=graphs.graphed, needs="cuda"),
+    Variant("compiled-graph", update=fused_drawn_update, runtime=graphs.graphed_compiled, needs="cuda"),
     Variant("all-lossless", guide=guidance.batched_cfg, runtime=runtime.compiled_frozen, needs="cpu"),
     Variant(
         "all-half",
@@ -237,7 +325,8 @@ _ALL = [
         "all-lossless-cuda",
         guide=guidance.batched_cfg,
         layout=precision.channels_last,
-        runtime=runtime.compiled,
+        update=fused_fed_update,
+        runtime=graphs.graphed_compiled,
         needs="cuda",
     ),
     Variant(
@@ -245,7 +334,8 @@ _ALL = [
         guide=guidance.batched_cfg,
         layout=precision.channels_last,
         precision=precision.cast(BF16),
-        runtime=runtime.compiled,
+        update=fused_fed_update,
+        runtime=graphs.graphed_compiled,
         needs="cuda",
     ),
 ]

@@ -28,7 +28,7 @@ def _nan(x: Tensor, *rest) -> Tensor:
     return x * float("nan")
 
 
-def _after(steps: int, do) -> Update:
+def _after(steps: int, do):
     taken = 0
 
     def apply(x: Tensor, *rest) -> Tensor:
@@ -38,7 +38,7 @@ def _after(steps: int, do) -> Update:
             do()
         return posterior(x, *rest)
 
-    return Update(apply)
+    return apply
 
 
 def _raise() -> None:
@@ -55,11 +55,12 @@ def unprobed_path(model, steps: int):
 
 
 CONTENDERS = [
-    Contender("planted-raises", "raises at once", Variant("planted-raises", update=lambda: Update(_raises))),
-    Contender("planted-differs", "adds 0.02", Variant("planted-differs", update=lambda: Update(_differs))),
-    Contender("planted-nan", "returns NaN", Variant("planted-nan", update=lambda: Update(_nan))),
+    Contender("planted-raises", "raises at once", Variant("planted-raises", update=Update(lambda: _raises))),
+    Contender("planted-differs", "adds 0.02", Variant("planted-differs", update=Update(lambda: _differs))),
+    Contender("planted-nan", "returns NaN", Variant("planted-nan", update=Update(lambda: _nan))),
     Contender("planted-late", "raises when it is first timed",
-              Variant("planted-late", update=lambda: _after(PREPARATION, _raise)), path=unprobed_path),
+              Variant("planted-late", update=Update(lambda: _after(PREPARATION, _raise))), path=unprobed_path),
     Contender("planted-dies", "is killed in its first pair",
-              Variant("planted-dies", update=lambda: _after(PREPARATION + WARM_SLICE, _die)), path=unprobed_path),
+              Variant("planted-dies", update=Update(lambda: _after(PREPARATION + WARM_SLICE, _die))),
+              path=unprobed_path),
 ]  # fmt: skip

@@ -14,9 +14,12 @@ from bench.contenders import Contender
 from bench.interleave import Arm, Stage, time_pair
 from bench.workload import workload
 from sampler import schedule
+from sampler.graphs import Graphed
 from sampler.models import Model
+from sampler.noise import PhiloxNoise
 from sampler.posterior import posterior
-from sampler.variants import LIMITED, Update, Variant
+from sampler.variants import LIMITED, Update, Variant, drawn_update
+from tests.sampler.taped import taped_capture
 
 TICK = Fraction(1)
 
@@ -58,7 +61,7 @@ def slowed(stage: Stage, clock: Clock, name: str, ticks: int) -> Arm:
         clock.now += ticks * TICK
         return posterior(x, *rest)
 
-    return stage.arm(Contender(name, "planted", Variant(name, update=lambda: Update(apply))))
+    return stage.arm(Contender(name, "planted", Variant(name, update=Update(lambda: apply))))
 
 
 def test_a_pair_never_swaps_its_results_and_its_order_is_a_fair_coin() -> None:
@@ -165,3 +168,16 @@ def test_one_variant_is_built_once_for_rows_that_differ_in_the_path() -> None:
     variant = Variant("shared")
     one, other = (stage.arm(Contender(n, "planted", variant)) for n in ("one", "other"))
     assert one.sampler is other.sampler
+
+
+def test_a_graph_over_five_steps_is_timed_by_whole_ones() -> None:
+    """Slices of one step would replay only the graph of one that takes what is left over."""
+    clock, tapes = Clock(), []
+    stage = stage_on(clock, classes=0, slice_steps=1)
+    stage.model.network.forward = lambda x, t, condition: torch.zeros_like(x)  # looks at no value, as a capture asks
+    way = Variant("five", update=drawn_update, runtime=lambda step: Graphed(step, 5, taped_capture(tapes)))
+    arm = stage.arm(Contender("five", "planted", way))
+    assert arm.slice_steps == 5
+    arm.time_slice(stage.x, PhiloxNoise(1, range(2)), clock, random.Random(0))
+    assert arm.sampler.guided.captures == 2
+    assert arm.sampler.guided.replays == 2  # the step that warms the caches, and the five that are timed

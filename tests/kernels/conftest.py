@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from sampler import schedule, trajectory
+from tests.kernels.ahead_of_time import LINES
 
 
 def _rows() -> Tensor:
@@ -39,3 +40,9 @@ def native():
         pytest.skip(reason)
     torch.set_num_threads(1)
     return native
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if LINES:
+        terminalreporter.section("kernels, compiled ahead of time")
+        terminalreporter.write_line("\n".join(LINES))

@@ -26,13 +26,17 @@ def words_by_definition(seed: int, ids: Tensor, step: int, blocks: int) -> Tenso
 
 
 def normals_in_double(words: Tensor) -> np.ndarray:
-    """Box & Muller in float64, of the u and angle that the definition rounds to float32."""
-    w = words.numpy().astype(np.float32)
-    u = (w[..., 0::2] * np.float32(2**-32) + np.float32(2**-33)).astype(np.float64)
-    angle = (w[..., 1::2] * np.float32(2**-32 * 2 * math.pi)).astype(np.float64)
-    radius = np.sqrt(-2 * np.log(u))
+    """Box & Muller in float64, of the words themselves."""
+    w = words.numpy().astype(np.float64)
+    radius, angle = np.sqrt(-2 * np.log((w[..., 0::2] + 0.5) / 2**32)), 2 * math.pi * w[..., 1::2] / 2**32
     z = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
     return z.reshape(len(words), -1)
+
+
+def ulps(z: Tensor, exact: np.ndarray) -> np.ndarray:
+    """Errors in units of the last place of the exact float32 value; quarter turns, whose zero is exact, count 0."""
+    spacing = np.spacing(np.maximum(np.abs(exact), 1e-12).astype(np.float32))
+    return np.where(np.abs(exact) < 1e-12, 0, np.abs(z.numpy() - exact) / spacing)
 
 
 @given(seed=SEEDS, ids=IDS, step=STEPS, blocks=st.integers(1, 200))
@@ -45,8 +49,8 @@ def test_words(native, seed, ids, step, blocks):
 def test_normals(native, seed, ids, step, elements):
     z = native.native_normal(seed, ids, torch.tensor([step]), elements)
     exact = normals_in_double(words_by_definition(seed, ids, step, (elements + 3) // 4))[:, :elements]
-    assert np.abs(z.numpy() - exact).max() < 1e-6
-    assert float((z - philox_normal(seed, ids, step, elements)).abs().max()) < 1.5e-6  # both err
+    assert ulps(z, exact).max() < 5
+    assert ulps(philox_normal(seed, ids, step, elements), exact).max() <= 0.5  # the definition rounds once
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +63,8 @@ def million(native) -> tuple[Tensor, np.ndarray]:
 
 def test_accuracy_over_a_million(million):
     z, exact = million
-    error = np.abs(z.numpy() - exact)
-    assert error.max() < 1e-6
-    assert error.mean() < 4e-8
-    relative = error / np.maximum(np.abs(exact), 1e-2)
-    assert relative.max() < 1e-5
+    assert ulps(z, exact).max() < 5
+    assert ulps(z, exact).mean() < 0.6
 
 
 def test_the_normal_law(million):

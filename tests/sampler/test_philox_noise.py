@@ -141,7 +141,8 @@ def test_tails(drawn, threshold):
 
 def test_the_largest_possible_number_is_finite():
     assert float(drawn_from_word(0)) == pytest.approx(6.764, abs=1e-3)
-    assert float(drawn_from_word(MASK32)) == 0.0
+    smallest = float(drawn_from_word(MASK32))  # u = 1 - 2^-33, which float32 cannot hold
+    assert smallest == pytest.approx(2**-16, rel=1e-6)
 
 
 def drawn_from_word(word: int):
@@ -216,3 +217,13 @@ def test_without_a_generator_the_global_one_is_used():
     z = GeneratorNoise().draw(0, torch.empty(4))
     torch.manual_seed(8)
     assert torch.equal(z, torch.randn(4))
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63, 2**64 - 1])
+def test_a_key_on_a_device_is_the_same_key(seed):
+    key = PhiloxNoise(seed, [3, 2**62]).key(999, torch.empty(2, 5))
+    moved = key.on(torch.device("cpu"))
+    assert isinstance(moved.seed, torch.Tensor)
+    assert isinstance(moved.step, torch.Tensor)
+    assert torch.equal(moved.draw(torch.empty(2, 5)), key.draw(torch.empty(2, 5)))
+    assert moved.on(torch.device("cpu")).seed is moved.seed

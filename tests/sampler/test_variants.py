@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sampler import guidance, precision, runtime
+from sampler import graphs, guidance, precision, runtime
 from sampler.errors import UsageError
 from sampler.guidance import Condition
 from sampler.noise import GeneratorNoise, PhiloxNoise
@@ -18,6 +18,10 @@ from sampler.variants import (
     VARIANTS,
     Variant,
     build,
+    compiled_update,
+    drawn_update,
+    fused_drawn_update,
+    fused_fed_update,
     native_drawn_update,
     native_update,
     run,
@@ -26,8 +30,8 @@ from sampler.variants import (
 
 BATCH, STEPS, SCALE = 2, 8, 3.0
 SHAPE = (BATCH, 1, 28, 28)
-HALF = {"autocast-bf16", "autocast-fp16", "cast-bf16", "cast-fp16", "all-equal-steps-cuda"}
-COMPILED = {name for name, v in VARIANTS.items() if "compil" in f"{v.runtime.__name__} {v.update.__name__}"}
+HALF = {"autocast-bf16", "autocast-fp16", "cast-bf16", "cast-fp16", "all-half", "all-equal-steps-cuda"}
+COMPILED = {n for n, v in VARIANTS.items() if "compil" in v.runtime.__name__ or v.update is compiled_update}
 
 
 def named_variants(device: str, without: set[str] = frozenset()):
@@ -95,7 +99,7 @@ def test_single_precision(name, unet, trajectory, noise, exact):
     assert (errors(actual, expected) < 2 * errors(plain, expected) + 1e-6).all()
 
 
-@pytest.mark.parametrize("name", [name for name in HALF if VARIANTS[name].needs == ""])
+@pytest.mark.parametrize("name", [case for case in named_variants("cpu") if case.values[0] in HALF])
 def test_half_precision(name, unet, trajectory, noise, exact):
     """bfloat16 keeps 16 bits fewer than float32, and its error is that much larger at most.
 
@@ -111,11 +115,27 @@ def test_half_precision(name, unet, trajectory, noise, exact):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", named_variants("cuda"))
 def test_on_a_gpu(name, unet, trajectory, noise, exact):
+    """As exact as its number format; and, once warm, its loop never waits for the device."""
     way, network = VARIANTS[name], copy.deepcopy(unet).cuda()
-    expected = exact(way)
-    actual = errors(states(way, network, trajectory, noise, device="cuda"), expected)
+    condition = Condition.labels(torch.tensor([1, 5], device="cuda"), network.null_label)
+    start = noise.draw(trajectory.train_steps, torch.empty(SHAPE, device="cuda"))
+    sampler = build(way, network, condition, SCALE)
+    first = run(sampler, start, trajectory, noise)  # compiles, tunes and captures
+    with torch.inference_mode(), sampler.context():
+        x = start.clone()
+        state = sampler.feed.of(x) if sampler.feed else x
+        legs = sampler.legs(trajectory, noise, x)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for walk, leg in legs:
+                state = walk(state, leg, lambda i, x: None)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        torch.testing.assert_close(runtime.state_of(state), first, rtol=1e-2, atol=1e-2)
+    expected = exact(way)[-1:]
     plain = Variant("plain", guided_between=way.guided_between)
-    single = errors(states(plain, network, trajectory, noise, device="cuda"), expected)
+    single = errors(states(plain, network, trajectory, noise, device="cuda")[-1:], expected)
+    actual = errors(first.double().cpu()[None], expected)
     bits = {"tf32": 13, **dict.fromkeys(HALF, 16)}.get(name, 1)
     assert (actual < 2**bits * single + 1e-6).all()
     if name in HALF:
@@ -255,12 +275,12 @@ def test_seams_nest_in_one_order(wavy, trajectory, recorded):
         return guidance.unguided(network, condition, scale)
 
     def execute(step):
-        calls.append(("runtime", step.__name__))
+        calls.append(("runtime", type(step).__name__))
         return runtime.eager(step)
 
     way = Variant("spy", layout, make_precise, guide, runtime=execute)
     sampler = build(way, wavy)
-    assert calls == [("layout", wavy), ("precision", "Sequential"), ("guide", True), ("runtime", "step")]
+    assert calls == [("layout", wavy), ("precision", "Sequential"), ("guide", True), ("runtime", "Step")]
     noise = recorded(0, SHAPE)
     start = noise.draw(1000, torch.empty(SHAPE))
     expected = run(build(REFERENCE, wavy), start, trajectory, noise)
@@ -279,11 +299,29 @@ def test_an_unknown_variant_is_refused_with_the_nearest_name():
         variant("zzz")
 
 
-@pytest.mark.parametrize("execute", [runtime.compiled, runtime.compiled_frozen])
-@pytest.mark.parametrize("update", [native_update, native_drawn_update])
-def test_seams_that_do_not_fit_are_refused(execute, update):
-    with pytest.raises(UsageError, match="variant 'both': a compiled step cannot contain a kernel of ours"):
-        Variant("both", runtime=execute, update=update)
+MISFITS = [
+    ({"runtime": runtime.compiled, "update": native_update, "needs": "cpu"}, "cannot contain a kernel of ours"),
+    ({"runtime": runtime.compiled_frozen, "update": native_drawn_update, "needs": "cpu"}, "cannot contain a kernel"),
+    ({"runtime": graphs.graphed, "needs": "cuda"}, "give it an update that draws its own"),
+    ({"runtime": graphs.graphed_over(3), "needs": "cuda"}, "give it an update that draws its own"),
+    ({"runtime": graphs.graphed, "update": drawn_update}, "say needs='cuda'"),
+    ({"update": fused_drawn_update}, "its update needs 'cuda', so it does too"),
+    ({"update": native_update, "needs": "cuda"}, "its update needs 'cpu', so it does too"),
+    ({"update": fused_fed_update, "needs": "cuda"}, "there is nothing to feed"),
+    ({"update": fused_fed_update, "precision": precision.tf32, "needs": "cuda"}, "there is nothing to feed"),
+]
+
+
+@pytest.mark.parametrize(("seams", "reason"), MISFITS)
+def test_seams_that_do_not_fit_are_refused(seams, reason):
+    with pytest.raises(UsageError, match=f"variant 'both': .*{reason}"):
+        Variant("both", **seams)
+
+
+def test_seams_that_fit_are_not_refused():
+    Variant("fed by doubling", guide=guidance.batched_cfg, update=fused_fed_update, needs="cuda")
+    Variant("fed by a cast", precision=precision.cast(torch.float16), update=fused_fed_update, needs="cuda")
+    Variant("captured", update=fused_drawn_update, runtime=graphs.graphed, needs="cuda")
 
 
 @pytest.mark.parametrize("interval", [(0.5, 0.5), (0.7, 0.2), (-0.1, 0.5), (0.0, 1.1), (float("nan"), 1.0)])

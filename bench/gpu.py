@@ -1,0 +1,152 @@
+"""`python -m bench gpu`: a CUDA device's tests, table and update benchmark within a time budget, from a checkout.
+
+Each stage is a program of its own with a limit; one that runs over is interrupted, keeps what it has, and the next
+one starts. Everything that was printed is kept in gpu.log beside the results; exit code 1 if any stage failed.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from bench import environment, store
+from bench.update.figure import fused_row
+from sampler.errors import UsageError
+from sampler.files import writable_folder
+
+KILL_AFTER_S = 15.0  # between the polite interruption and the end
+MOST_FILES = 8
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A program and how long it may take. command(seconds): its arguments, told how long it has."""
+
+    name: str
+    seconds: float
+    command: Callable[[float], Sequence[str]]
+
+
+def stages(minutes: float, out: Path, batch: int) -> list[Stage]:
+    """What is run in so many minutes: tests first, for a fast kernel that is wrong has no figure."""
+    python, whole_s = [sys.executable, "-u", "-m"], 60 * minutes
+
+    def table(seconds: float) -> list[str]:
+        budget_s = 0.35 * seconds  # the rest goes into compiling and building
+        return [*python, "bench", "run", "--device", "cuda", "--preset", "gpu", "--batch", str(batch),
+                "--budget", f"{budget_s:.0f}", "--out", str(out)]  # fmt: skip
+
+    def update(seconds: float) -> list[str]:
+        return [*python, "bench", "update", "--device", "cuda", "--budget", f"{0.4 * seconds:.0f}", *_step(out),
+                "--out", str(out)]  # fmt: skip
+
+    tests = [*python, "pytest", "tests", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    return [
+        Stage("the tests that need the device", 0.36 * whole_s, lambda seconds: tests),
+        Stage("the table", 0.46 * whole_s, table),
+        Stage("the update alone", 0.18 * whole_s, update),
+    ]
+
+
+def _step(out: Path) -> list[str]:
+    """The step of the table that was just measured, or none where it did not come that far."""
+    try:
+        newest = store.newest(out)
+        if store.load(newest).row(fused_row("cuda")).speedup is not None:
+            return ["--step-from", str(newest)]
+    except UsageError as error:
+        print(error)
+    return ["--step-budget", "0"]
+
+
+def run_stages(plan: Sequence[Stage], log: TextIO, clock: Callable[[], float] = time.monotonic) -> list[str]:
+    """Run them one after another; what failed, each in a sentence. Time one leaves over goes to the later ones."""
+    failed, end = [], clock() + sum(stage.seconds for stage in plan)
+    for i, stage in enumerate(plan):
+        seconds = end - clock() - sum(later.seconds for later in plan[i + 1 :])
+        _say(log, f"\n=== {stage.name}: at most {seconds:.0f} s ===\n")
+        command = stage.command(seconds)
+        began = clock()
+        code, late = _run(command, seconds, log)
+        _say(log, f"=== {stage.name}: {clock() - began:.0f} s, exit code {code} ===\n")
+        if late:
+            failed.append(f"{stage.name}: interrupted after {seconds:.0f} s")
+        elif code:
+            failed.append(f"{stage.name}: exit code {code}")
+    return failed
+
+
+def _run(command: Sequence[str], seconds: float, log: TextIO) -> tuple[int, bool]:
+    """(exit code, whether it ran over), all its output on the terminal and in the log."""
+    # a group of its own: its workers are ended with it, by it when it is interrupted, by us when it does not listen
+    process = subprocess.Popen(
+        command, cwd=environment.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        start_new_session=True,
+    )  # fmt: skip
+
+    def copy() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            _say(log, line)
+
+    reader = threading.Thread(target=copy, daemon=True)
+    reader.start()
+    late = False
+    try:
+        process.wait(max(seconds, 0.1))
+    except subprocess.TimeoutExpired:
+        late = True
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(KILL_AFTER_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    reader.join(KILL_AFTER_S)
+    return process.returncode, late
+
+
+def _say(log: TextIO, text: str) -> None:
+    for stream in (sys.stdout, log):
+        stream.write(text)
+        stream.flush()
+
+
+def add(commands) -> None:
+    """Add the command and its options to an argparse sub-parser list."""
+    command = commands.add_parser("gpu", help="the GPU's tests, table and update benchmark, within a time budget")
+    command.add_argument("--minutes", type=float, default=9.0, help="for everything together (default: %(default)s)")
+    command.add_argument("--batch", type=int, default=16, help="images at once (default: %(default)s)")
+    command.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    command.set_defaults(do=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    if not torch.cuda.is_available():
+        raise UsageError(f"{sys.executable} has no PyTorch that sees a CUDA device")
+    if not arguments.minutes > 0:
+        raise UsageError(f"minutes = {arguments.minutes:g}; it must be positive")
+    folder = writable_folder(arguments.out.resolve() / environment.machine("cuda"))
+    before = set(_files(folder))
+    with (folder / "gpu.log").open("w", encoding="utf-8") as log:
+        for name, value in environment.fingerprint("cuda").items():
+            _say(log, f"{name:>15}  {value}\n")
+        failed = run_stages(stages(arguments.minutes, arguments.out.resolve(), arguments.batch), log)
+        for sentence in failed:
+            _say(log, f"FAILED {sentence}\n")
+        for path in sorted({*_files(folder)} - before | {folder / "gpu.log"}):
+            _say(log, f"{path}\n")
+    return 1 if failed else 0
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]

@@ -1,0 +1,104 @@
+"""`python -m bench gpu`, held without a GPU: its plan, its limits, and what it does where there is no device."""
+
+import io
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import gpu, report, store
+from bench.__main__ import main
+from bench.gpu import Stage, run_stages, stages
+from tests.bench.synthetic import everything, measurement, pairs
+
+
+def stage(name: str, seconds: float, program: str) -> Stage:
+    return Stage(name, seconds, lambda given: [sys.executable, "-u", "-c", program])
+
+
+def test_a_machine_without_a_device_is_told_so(capsys) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a device")
+    assert main(["gpu"]) == 3
+    assert "has no PyTorch that sees a CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("minutes", [9, 3.5])
+def test_the_plan_keeps_to_its_minutes(minutes: float, tmp_path: Path) -> None:
+    plan = stages(minutes, tmp_path, 16)
+    assert sum(s.seconds for s in plan) == pytest.approx(60 * minutes)
+    done = measurement(["reference", "fused-drawn"], pairs("fused-drawn", {0: [0.9], 1: [0.9]}))
+    newest = store.save(done, tmp_path)
+    tests, table, update = (s.command(s.seconds) for s in plan)
+    assert tests[tests.index("-m", 3) + 1] == "gpu"
+    for command in (table, update):
+        assert float(command[command.index("--budget") + 1]) < 0.5 * 60 * minutes
+        assert command[command.index("--out") + 1] == str(tmp_path)
+    assert update[update.index("--step-from") + 1] == str(newest)
+
+
+def test_the_commands_are_accepted(tmp_path: Path) -> None:
+    """Each option is one that the program it is given to knows."""
+    from bench.__main__ import _parser
+
+    store.save(everything(), tmp_path)
+    for planned in stages(9, tmp_path, 16)[1:]:
+        command = planned.command(planned.seconds)
+        assert list(command[2:4]) == ["-m", "bench"]
+        _parser().parse_args(list(command[4:]))
+
+
+def test_at_most_eight_files(tmp_path: Path) -> None:
+    """What a table leaves, with update.json, update.png and gpu.log beside it."""
+    path = store.save(everything(), tmp_path)
+    table = [path, *report.write(everything(), path.parent)]
+    assert len(table) + 3 <= gpu.MOST_FILES
+
+
+def test_a_stage_that_runs_over_is_interrupted_and_the_next_one_runs(capsys) -> None:
+    keeps = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('kept what there was')"
+    log, began = io.StringIO(), time.monotonic()
+    failed = run_stages([stage("slow", 1.0, keeps), stage("quick", 5, "print('done')")], log)
+    assert failed == ["slow: interrupted after 1 s"]
+    assert time.monotonic() - began < 20
+    assert "kept what there was" in log.getvalue()
+    assert "done" in log.getvalue()
+    assert capsys.readouterr().out == log.getvalue()
+
+
+def test_a_stage_that_does_not_listen_is_ended(monkeypatch) -> None:
+    monkeypatch.setattr(gpu, "KILL_AFTER_S", 0.3)
+    deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('deaf')\ntime.sleep(60)"
+    began = time.monotonic()
+    assert run_stages([stage("deaf", 0.8, deaf)], io.StringIO()) == ["deaf: interrupted after 1 s"]
+    assert time.monotonic() - began < 20
+
+
+def test_a_failure_is_named_and_does_not_stop_the_others() -> None:
+    log = io.StringIO()
+    assert run_stages([stage("bad", 5, "raise SystemExit(4)"), stage("good", 5, "print('ran')")], log) == [
+        "bad: exit code 4"
+    ]
+    assert "ran" in log.getvalue()
+
+
+def test_time_left_over_goes_to_the_later_stages() -> None:
+    now = iter([0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 3.0])
+    given = []
+
+    def note(seconds: float) -> list[str]:
+        given.append(seconds)
+        return [sys.executable, "-c", "pass"]
+
+    assert run_stages([Stage("first", 10, note), Stage("second", 5, note)], io.StringIO(), lambda: next(now)) == []
+    assert given == [10, 13]
+
+
+def test_a_table_that_was_cut_short_leaves_the_update_without_its_step(tmp_path: Path) -> None:
+    """Its bandwidth is measured all the same."""
+    update = stages(9, tmp_path, 16)[2]
+    assert update.command(60)[-4:] == ["--step-budget", "0", "--out", str(tmp_path)]
+    store.save(everything(), tmp_path)  # holds no row of the fused update
+    assert "--step-from" not in update.command(60)
