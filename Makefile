@@ -32,7 +32,7 @@ test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs), without
 	$(BIN)/python -m pytest tests -m "slow and not gpu"
 
 gpu:  ## the GPU's tests, table and update benchmark in 9 minutes (with .venv if made, else the active python)
-	@$(GPU_PYTHON) -c "import torch" || { echo "make gpu: $(GPU_PYTHON) has no PyTorch"; exit 1; }
+	@$(GPU_PYTHON) -c "import torch" 2>/dev/null || { echo "make gpu: $(GPU_PYTHON) has no PyTorch"; exit 1; }
 	$(GPU_PYTHON) -m bench gpu $(GPU_ARGS)
 
 lint: $(VENV)/installed-dev  ## style, format and types

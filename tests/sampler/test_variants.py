@@ -142,15 +142,22 @@ def test_on_a_gpu(name, unet, trajectory, noise, exact):
         assert (actual > 2**7 * single).all()
 
 
+class Labelled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.label = nn.Conv2d(1, 1, 3, padding=1), nn.Embedding(4, 1)
+
+    def forward(self, x, t, condition):
+        return torch.tanh(self.convolution(x) + self.label(condition)[..., None, None])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(n for n in COMPILED if VARIANTS[n].needs != "cuda"))
 def test_a_compiled_step_is_compiled_once(name, schedule):
     """In the first, middle and last step of a loop, in the next batch, and with other labels."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    network = nn.Sequential()
-    network.convolution, network.label = nn.Conv2d(1, 1, 3, padding=1), nn.Embedding(4, 1)
-    network.forward = lambda x, t, c: torch.tanh(network.convolution(x) + network.label(c)[..., None, None])
+    network = Labelled()
     trajectory = ancestral(schedule, spaced(schedule, 4))
     for labels in ([0, 1], [2, 0], [1, 1]):
         condition = Condition.labels(torch.tensor(labels), 3)
@@ -159,7 +166,8 @@ def test_a_compiled_step_is_compiled_once(name, schedule):
         actual = run(build(VARIANTS[name], network, condition, SCALE), start, trajectory, noise)
         plain = Variant("plain", guided_between=VARIANTS[name].guided_between)
         expected = run(build(plain, network, condition, SCALE), start, trajectory, noise)
-        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+        tolerance = 5e-2 if name in HALF else 1e-4
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
     steps = 1 if VARIANTS[name].guided_between == (0.0, 1.0) else 2  # guided, and not
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == steps
 
