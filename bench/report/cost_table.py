@@ -3,7 +3,7 @@
 from bench.cost import Cost, best_uncompiled
 from bench.measurement import Measurement
 from bench.memory import PHASES, human
-from bench.report.table import _table, images, shown
+from bench.report.table import _table, images, pays_from, shown
 from bench.roof import WINOGRAD
 
 NEEDS_CUDA = "needs CUDA"
@@ -83,7 +83,7 @@ def cost_cells(cost: Cost) -> list[str]:
     return [
         row.name, seconds["load_s"], "–" if first is None else f"{first[0]:.2f}", seconds["compile_s"],
         seconds["autotune_s"] if gpu else NEEDS_CUDA, seconds["capture_s"] if gpu else NEEDS_CUDA,
-        "itself" if row.name == "reference" else images(cost.break_even_over_reference),
+        pays_from(cost),
         "itself" if row.name == best_uncompiled(row.measurement).name else images(cost.break_even_over_uncompiled),
         cost.evidence,
     ]  # fmt: skip

@@ -138,7 +138,7 @@ def cells(row: Row) -> list[str]:
         shown(row.speedup_over_textbook),
         shown(row.speedup_over_best_lossless),
         "–" if first is None else f"{first[0]:.2f}" + (" (compiled)" if first[1] else ""),
-        "–" if row.name == "reference" else images(cost.break_even_over_reference),
+        pays_from(cost),
         _number(_mib((cost.phase("steady") or {}).get("live_peak")), ".1f"),
         "–" if row.probe_error is None else f"{row.probe_error:.1e}",
         "; ".join(notes),
@@ -211,6 +211,16 @@ def shown(interval: Interval | None) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
+
+
+def pays_from(cost: Cost) -> str:
+    """From how many images on a row beats the reference; nothing is said where no gain or loss is shown."""
+    speedup = cost.row.speedup
+    if cost.row.name == "reference":
+        return "–"
+    if speedup is not None and speedup.low <= 1 <= speedup.high:
+        return "no gain shown"
+    return images(cost.break_even_over_reference)
 
 
 def images(count: float | None) -> str:

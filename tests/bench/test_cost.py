@@ -94,6 +94,17 @@ def test_break_even_at_its_ends() -> None:
     ]  # fmt: skip
 
 
+def test_no_break_even_is_named_where_no_gain_is_shown() -> None:
+    job = made()
+    assert table.pays_from(Cost(job.row("compiled"))) == "24 images"
+    assert table.pays_from(Cost(job.row("reference"))) == "–"
+    for pair, ratio in zip(
+        (e for e in job.events if e["event"] == "pair" and e["row"] == "compiled"), (0.9, 1.1, 0.98)
+    ):
+        pair["row_s"] = pair["reference_s"] * ratio
+    assert table.pays_from(Cost(measurement(job.rows, job.events).row("compiled"))) == "no gain shown"
+
+
 def test_memory_evidence_and_timed_steps() -> None:
     cost = Cost(made().row("compiled"))
     assert cost.phase("steady")["live_peak"] == 12 * MIB
