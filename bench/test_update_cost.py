@@ -36,6 +36,7 @@ def costs() -> dict[str, list[float]]:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     x, out, z = (torch.randn(SHAPE, generator=generator) for _ in range(3))
+    state = x.clone()  # the native update writes over the state, as it does in the sampler's loop
     theirs = ddpm.DDPMScheduler(1000, variance_type="fixed_small")
     row, key = ancestral(linear()).tables("cpu")[1][499], PhiloxNoise(0, range(SHAPE[0])).key(500, x)
     native, drawn = native_update.load(), native_drawn_update.load()
@@ -51,7 +52,8 @@ def costs() -> dict[str, list[float]]:
         zip(NAMES, (
             lambda: theirs.step(out, 500, x, generator=generator), without_noise,
             lambda: torch.randn(SHAPE, generator=generator), lambda: x.clone(),
-            lambda: posterior(x, out, z, row), lambda: native(x, out, z, row), lambda: drawn(x, out, key, row),
+            lambda: posterior(x, out, z, row), lambda: native(state, out, z, row, state),
+            lambda: drawn(state, out, key, row, state),
         ), strict=True)
     )  # fmt: skip
     measured: dict[str, list[float]] = {name: [] for name in NAMES}

@@ -22,7 +22,7 @@ class Workload:
     processes: int = 4  # fresh processes: the unit of replication
     rounds: int = 8  # pairs a row in each turn of a process
     max_turns: int = 8  # two for every row, then only for those whose interval is still too wide
-    slice_steps: int = 1  # timed steps of a slice, after one that is not
+    slice_steps: int = 1  # timed steps of a slice, after two that are not
     target_half_width: float = 0.03
     budget_s: float = 200.0  # for everything that is timed: pairs, other batch sizes, whole runs
     batch_axis: tuple[int, ...] = (1, 4, 16)

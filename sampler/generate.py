@@ -161,7 +161,7 @@ def _batch(sampler: Sampler, model: Model, trajectory: Trajectory, b: int, noise
         t = trajectory.timesteps[i]
         if t in keep:
             x0 = estimate_x0(state, predictions[i](state, timesteps[i : i + 1]), rows[i])
-            kept[t] = (state.float().cpu(), x0.float().cpu())
+            kept[t] = (state.to("cpu", torch.float32, copy=True), x0.float().cpu())  # a step may overwrite the state
 
     def after(i: int, state: Tensor) -> None:
         advance()

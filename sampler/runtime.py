@@ -64,7 +64,17 @@ def state_of(x: State) -> Tensor:
 
 
 def eager(step: Step) -> Walk:
-    """The step as it is, once for each row."""
+    """The step as it is, once for each row; an update that can writes over the state, which the loop owns."""
+
+    def overwriting(x: State, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> State:
+        step.advance(x, noise, t, row)
+        return x
+
+    return one_by_one(overwriting if step.in_place else step)
+
+
+def one_by_one(step: Callable[..., State]) -> Walk:
+    """step(x, noise, t, row) -> x_next, once for each row."""
 
     def walk(x: State, leg: Leg, after: AfterStep) -> State:
         for i, (timestep, t, row) in enumerate(zip(leg.timesteps, leg.ts.split(1), leg.rows.unbind(), strict=True)):
@@ -156,9 +166,9 @@ class CompilerCounts:
 
 
 def _watched(step: Callable[..., State]) -> Walk:
-    """`eager` of a compiled step: what the compiler did besides the one compilation of each shape is an error."""
+    """A compiled step, one by one: what the compiler did besides the one compilation of each shape is an error."""
     known: set[tuple] = set()
-    walk = eager(step)  # type: ignore[arg-type]
+    walk = one_by_one(step)
 
     def watched(x: State, leg: Leg, after: AfterStep) -> State:
         key = tuple((part.shape, part.dtype, part.device) for part in parts(x))

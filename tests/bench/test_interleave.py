@@ -11,7 +11,7 @@ from torch import nn
 
 from bench.clock import CpuClock
 from bench.contenders import Contender
-from bench.interleave import Arm, Stage, time_pair
+from bench.interleave import WARM_STEPS, Arm, Stage, time_pair
 from bench.workload import workload
 from sampler import schedule
 from sampler.graphs import Graphed
@@ -93,17 +93,17 @@ def test_a_pair_never_swaps_its_results_and_its_order_is_a_fair_coin() -> None:
     assert run(1) != firsts
 
 
-def test_a_slice_is_one_step_untimed_and_then_the_timed_ones() -> None:
+def test_a_slice_is_steps_untimed_and_then_the_timed_ones() -> None:
     clock = Clock()
     stage = stage_on(clock, classes=0, slice_steps=5)
     arm = slowed(stage, clock, "one", 0)
     network = stage.model.network
     began = clock.now
     decisive, wall = arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(0))
-    assert clock.now - began == 6  # six steps were taken,
+    assert clock.now - began == WARM_STEPS + 5  # more steps were taken,
     assert (decisive, wall) == (1, 3)  # five were timed, by two marks
     assert clock.marks == 2
-    assert network.seen[0] == network.seen[1]  # the first is that of the first timed step, twice
+    assert len(set(network.seen[: WARM_STEPS + 1])) == 1  # than those: the first timed step, again and again
 
 
 @pytest.mark.parametrize("textbook", ["", "ddpm", "strided"])
@@ -114,8 +114,9 @@ def test_every_loop_is_sliced_alike(textbook: str) -> None:
     for seed in range(20):
         stage.model.network.seen.clear()
         assert arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(seed)) == (1, 3)
-        first, *timed = stage.model.network.seen
-        assert first == timed[0]
+        seen = stage.model.network.seen
+        warming, timed = seen[:WARM_STEPS], seen[WARM_STEPS:]
+        assert set(warming) == {timed[0]}
         gaps = [a - b for a, b in itertools.pairwise(timed)]
         assert gaps == [200] * 4
 
@@ -148,8 +149,9 @@ def test_slices_cover_the_whole_trajectory_evenly(steps: int, slice_steps: int) 
     for _ in range(slices):
         arm.time_slice(stage.x, None, clock, rng)
     k = min(slice_steps, steps)
-    for first, *timed in taken:
-        assert first == timed[0]
+    for positions in taken:
+        warming, timed = positions[:WARM_STEPS], positions[WARM_STEPS:]
+        assert set(warming) == {timed[0]}
         assert len(timed) == k
         assert len(set(timed)) == k
         assert 0 <= timed[0] < steps / k
@@ -180,4 +182,4 @@ def test_a_graph_over_five_steps_is_timed_by_whole_ones() -> None:
     assert arm.slice_steps == 5
     arm.time_slice(stage.x, PhiloxNoise(1, range(2)), clock, random.Random(0))
     assert arm.sampler.guided.captures == 2
-    assert arm.sampler.guided.replays == 2  # the step that warms the caches, and the five that are timed
+    assert arm.sampler.guided.replays == WARM_STEPS + 1  # the steps that warm the caches, and the five that are timed
