@@ -1,4 +1,7 @@
-"""`python -m bench break-even ROW`: from how many images on a row pays, and whether it is so: both drawn for real."""
+"""`python -m bench break-even ROW`: from how many images on a row pays, and whether it is so: both drawn for real.
+
+What the compiler left in its cache is used, as it would be by whoever draws pictures next.
+"""
 
 import argparse
 import math
@@ -29,8 +32,6 @@ def add_to(commands) -> None:
     parser.add_argument("row", help="a row, by the names of `list`")
     for name in ASKED:
         parser.add_argument("--" + name, **OPTIONS[name])
-    parser.add_argument("--cold", action="store_const", const=("empty_cache",), default=(),
-                        help="compile anew, from an empty cache")  # fmt: skip
     parser.set_defaults(do=run)
 
 
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     asked = workload("quick", **{name: getattr(arguments, name) for name in ASKED})
     if why := CONTENDERS[arguments.row].unavailable(asked.device):
         raise UsageError(f"row {arguments.row!r} cannot run here: {why}")
-    theirs, mine = (start(asked, name, arguments.cold) for name in (REFERENCE, arguments.row))
+    theirs, mine = (start(asked, name) for name in (REFERENCE, arguments.row))
     count = batches(mine, theirs)
     if count is None:
         print(f"{arguments.row} never pays here: {mine.batch_s:.2f} s a batch against {theirs.batch_s:.2f} s")
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     if count > MOST_BATCHES:
         print("too many to be drawn for a check")
         return 0
-    reference_s, row_s = (drawn(asked, name, arguments.cold, count) for name in (REFERENCE, arguments.row))
+    reference_s, row_s = (drawn(asked, name, count) for name in (REFERENCE, arguments.row))
     off = row_s / reference_s - 1
     print(f"drawn with each, the steps of {images:.1f} images: {arguments.row} {row_s:.1f} s, {REFERENCE} "
           f"{reference_s:.1f} s, {off:+.1%} (allowed: {WITHIN:.0%} either way)")  # fmt: skip
@@ -65,16 +66,16 @@ def batches(row: Start, reference: Start) -> float | None:
     return None if saved_s <= 0 else max(0.0, (row.ready_s - reference.ready_s) / saved_s)
 
 
-def start(asked: Workload, row: str, before: tuple[str, ...]) -> Start:
+def start(asked: Workload, row: str) -> Start:
     """Measured in a fresh process."""
-    events = _events(asked, row, (*before, "first_call", "pace"))
+    events = _events(asked, row, ("first_call", "pace"))
     first, pace = events["first_call"], events["pace"]
     return Start(first["load_s"] + first["seconds"], pace["step_s"] * pace["steps"])
 
 
-def drawn(asked: Workload, row: str, before: tuple[str, ...], count: float) -> float:
+def drawn(asked: Workload, row: str, count: float) -> float:
     """Seconds in which a fresh process draws so many batches (of the last one its share of steps), loading included."""
-    return _events(asked, row, (*before, "draw"), batches=count)["drawn"]["seconds"]
+    return _events(asked, row, ("draw",), batches=count)["drawn"]["seconds"]
 
 
 def _events(asked: Workload, row: str, looks: tuple[str, ...], **task) -> dict[str, dict]:

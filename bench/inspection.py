@@ -3,9 +3,7 @@
 Its first call in parts, its memory, the proofs that it engaged, a profile, and the comparison on the same noise.
 """
 
-import os
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -176,12 +174,6 @@ class Inspection:
         if self.contender.textbook or self.contender.path is not full_path:
             return
         probe(self.stage, self.arm, self.workload.seed, self.emit)
-
-    def empty_cache(self) -> None:
-        """Let the compiler find nothing that an earlier process left."""
-        folder = tempfile.TemporaryDirectory(prefix="ddpm-bench-")
-        self.kept_open = folder  # gone with the process's end, not before
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder.name
 
     def pace(self) -> None:
         """Wall seconds of a step: the median of some, one by one, spread over the path."""

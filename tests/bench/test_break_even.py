@@ -29,8 +29,8 @@ def test_the_command_draws_as_many_and_compares(monkeypatch, capsys, row_s: floa
         return {"first_call": {"load_s": 0.5, "seconds": ready - 0.5}, "pace": {"step_s": step, "steps": 1000}}
 
     monkeypatch.setattr(break_even, "_events", events)
-    assert main(["break-even", "compiled", "--cold"]) == code
-    assert asked[-1] == ("compiled", ("empty_cache", "draw"), {"batches": 5})
+    assert main(["break-even", "compiled"]) == code
+    assert asked[-1] == ("compiled", ("draw",), {"batches": 5})
     out = capsys.readouterr().out
     assert "compiled pays from 20 images on" in out
     assert "the steps of 20.0 images" in out
