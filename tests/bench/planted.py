@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.contenders import CONTENDERS as SHIPPED
 from bench.contenders import Contender, full_path
 from sampler.posterior import posterior
-from sampler.runtime import eager
+from sampler.runtime import eager, one_by_one
 from sampler.variants import Update, Variant
 
 PREPARATION = 2  # steps of the first call, in every process
@@ -74,7 +74,7 @@ def _eager_after_all(step):
 
 def _idle_when_timed(step):
     """Does its work while it is looked at, and none while it is timed."""
-    return eager((lambda x, *rest: x) if _in_a_worker() else step)
+    return one_by_one(lambda x, *rest: x) if _in_a_worker() else eager(step)
 
 
 def unprobed_path(model, steps: int):

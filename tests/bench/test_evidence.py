@@ -110,7 +110,7 @@ def skips(step):
         calls += 1
         return step(x, *rest) if calls % 3 else x
 
-    return runtime.eager(run)
+    return runtime.one_by_one(run)
 
 
 def leaking():
@@ -213,7 +213,7 @@ def graph_row(really: bool) -> tuple[list[evidence.Finding], Graph]:
                 return x
             return step(x, z, t, row)
 
-        return runtime.eager(run)
+        return runtime.one_by_one(run)
 
     stage = Stage(workload("smoke"), model, 2, tally=tally)
     arm = stage.arm(Contender("graphed", "planted", Variant("graphed", runtime=graphed)))

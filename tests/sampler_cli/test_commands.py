@@ -166,7 +166,7 @@ def test_a_missing_module_of_a_variant_is_a_sentence(tmp_path, random_weights, m
     def update():
         raise ModuleNotFoundError("No module named 'kernels'")
 
-    monkeypatch.setitem(VARIANTS, "absent", variants.Variant("absent", update=update))
+    monkeypatch.setitem(VARIANTS, "absent", variants.Variant("absent", update=variants.Update(update)))
     arguments = ["grid", "--out", str(tmp_path / "x.png"), "--weights", str(random_weights), "--steps", "1"]
     assert main([*arguments, "--variant", "absent"]) == 3
     assert "'absent' cannot run here: No module named 'kernels'" in capsys.readouterr().err
