@@ -1,0 +1,159 @@
+"""One run of the gate, from two trees to verdicts: who is started when, and how the seconds are spent."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+from bench.gate.duel import Couples, build_all, calls_for, cores_to_draw_from, deadline, is_decided, judge
+from bench.gate.thresholds import Limits, Thresholds
+from bench.gate.verdict import GateResult, RowResult
+from bench.gate.worker import Side, Worker, WorkerFault, WorkerLost, start_all, stop_all
+from bench.sequential_test import FAIL, Rule
+from sampler.errors import UsageError, unknown
+
+WORKERS = 4  # a side; pairs cycle over them
+FRESH_WORKERS = 2  # a side, started for a confirmation only
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a gate is asked to do. task: handed to the workers (see worker_script)."""
+
+    base: Side
+    this: Side
+    task: dict[str, Any]
+    thresholds: Thresholds
+    rows: list[str] | None = None
+    budget_s: float = 120.0
+    workers: int = WORKERS
+    fresh_workers: int = FRESH_WORKERS
+    seed: int = 0
+    strict: bool = False
+    ratchet: bool = False
+    environment: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+
+def run_gate(job: Job, say: Callable[[str], None] = lambda text: None) -> GateResult:
+    """Judge every row that both sides know; whatever happens, no worker is left behind."""
+    result = GateResult(
+        job.base.label, job.this.label, job.environment, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), job.command,
+        job.seed, strict=job.strict, ratchet=job.ratchet,
+    )  # fmt: skip
+    began = time.monotonic()
+    say(f"starting {2 * job.workers} workers")
+    started: list[list[Worker]] = []
+    try:
+        started = start_all([job.base, job.this], job.task, job.workers)
+        _measure(job, result, started, say)
+    except WorkerFault as fault:
+        raise UsageError(f"the gate cannot start: {fault}") from None
+    except WorkerLost as lost:
+        result.stopped = str(lost)
+        for row in result.rows:
+            if not row.skipped and not is_decided(row):
+                row.problem = row.problem or f"not decided when the run ended: {lost}"
+    finally:
+        stop_all(started)
+        result.took_s = round(time.monotonic() - began, 1)
+    return result
+
+
+def _measure(job: Job, result: GateResult, started: list[list[Worker]], say) -> None:
+    rng = random.Random(job.seed)
+    base, this = started
+    cores = cores_to_draw_from(job.task["threads"], job.task["device"])
+    judged = _rows(job, result, base[0], this[0])
+    names = [row.name for row in judged]
+    faults = build_all([base[0], this[0]], names, cores, say)  # the first ones fill the compilers' caches
+    able = [name for name in names if name not in faults]
+    faults |= build_all([*base[1:], *this[1:]], able, cores, say) if job.workers > 1 else {}
+    for row in judged:
+        row.problem = faults.get(row.name, "")
+    able = [name for name in names if name not in faults]
+    if not able:
+        return
+    for row in judged:
+        if not row.problem:
+            call_s = median(worker.built[row.name] for worker in base)
+            row.calls = calls_for(call_s)
+            row.rule = row.limits.rule(len(able), call_s)
+
+    couples = Couples(base, this, cores, rng)
+    turned = Couples(base, [*base[1:], base[0]] if job.workers > 1 else base, cores, rng)
+    control = result.control = _control(judged, able)
+
+    def beside() -> None:
+        control.add(turned.pair(control.name.removesuffix(CONTROL), control.calls))
+
+    clock = time.monotonic()
+    judge(couples, judged, deadline(job.budget_s), lambda r: is_decided(r, job.ratchet), beside=beside, say=say)
+    result.timing_s = round(time.monotonic() - clock, 1)
+    suspects = [r for r in judged if not r.problem and FAIL in (r.provisional, r.faster if job.ratchet else "")]
+    if suspects and not result.contaminated:
+        _confirm(job, suspects, cores, rng, say)
+    for row in judged:
+        if not row.problem:
+            say(f"memory of {row.name}")
+            for name, worker in (("base", base[0]), ("this", this[0])):
+                answer = worker.ask(600.0, do="memory", row=row.name)
+                row.memory_bytes[name] = answer["peak_bytes"] + answer["resident_bytes"]
+
+
+CONTROL = " (base against itself)"
+
+
+def _control(judged: Sequence[RowResult], able: list[str]) -> RowResult:
+    """The row that is timed with the base on both sides: the reference where it is judged, else the first."""
+    like = next((r for r in judged if r.name == "reference" and r.name in able), None)
+    like = like or next(r for r in judged if r.name in able)
+    rule = Rule(like.rule.tolerated, like.rule.must_detect, like.rule.wall_must_detect, rows=2)  # two directions
+    return RowResult(like.name + CONTROL, like.limits, rule, like.calls)
+
+
+def _rows(job: Job, result: GateResult, base: Worker, this: Worker) -> list[RowResult]:
+    """Every row asked for; those that cannot be judged say why, and those that can are returned."""
+    known = list(dict.fromkeys([*base.rows, *this.rows]))
+    for name in job.rows or []:
+        if name not in known:
+            raise unknown("row", name, known)
+    judged = []
+    for name in job.rows or known:
+        limits: Limits = job.thresholds.of(name)
+        row = RowResult(name, limits, Rule())
+        result.rows.append(row)
+        if name not in this.rows:
+            row.problem = "it has disappeared: the base has this row, this side does not"
+        elif name not in base.rows:
+            row.skipped = "new: the base has no such row"
+        elif base.rows[name] and this.rows[name]:
+            row.skipped = f"cannot run here: {this.rows[name]}"
+        elif this.rows[name]:
+            row.problem = f"it ran before and now does not: {this.rows[name]}"
+        elif base.rows[name]:
+            row.skipped = f"the base could not run it: {base.rows[name]}"
+        else:
+            judged.append(row)
+    return judged
+
+
+def _confirm(job: Job, suspects: list[RowResult], cores: list[int], rng: random.Random, say) -> None:
+    """Time the suspects again in fresh processes, until these reach the evidence by themselves or refute it."""
+    say(f"confirming {', '.join(r.name for r in suspects)} in fresh processes")
+    started = start_all([job.base, job.this], job.task, job.fresh_workers)
+    try:
+        faults = build_all([w for side in started for w in side], [r.name for r in suspects], cores, say)
+        for row in suspects:
+            row.problem = faults.get(row.name, "")
+
+        def settled(row: RowResult) -> bool:
+            return row.refuted or (row.confirmed if row.provisional == FAIL else row.confirmed_faster)
+
+        fresh = Couples(*started, cores, rng)
+        judge(fresh, suspects, deadline(job.budget_s / 2), settled, confirming=True, say=say)
+    finally:
+        stop_all(started)
