@@ -9,6 +9,8 @@ import torch
 from bench import break_even, gpu, memory_command, overhead, report, store
 from bench.contenders import CONTENDERS
 from bench.environment import advice, differences, fingerprint, machine
+from bench.environment import advice, fingerprint
+from bench.gate import command as gate
 from bench.options import add_options, from_options
 from bench.progress import Progress
 from bench.report import table
@@ -37,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure what makes diffusion sampling faster on this machine, and what it costs.",
-        epilog="Exit codes: 0 all rows fine, 1 a row failed, 3 a mistake in what was asked, 130 interrupted.",
+        epilog="Exit codes: 0 all rows fine, 1 a row failed, 3 a mistake in what was asked, 130 interrupted; "
+        "of the gate: see gate --help.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     update_command.add(commands)
     gpu.add(commands)
+    gate.add_parser(commands)
     return parser
 
 

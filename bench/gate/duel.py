@@ -28,6 +28,7 @@ class Couples:
     this: Sequence[Worker]
     cores: Sequence[int]
     rng: random.Random
+    this_row: str = ""  # the row that 'this' runs, where it is not the base's (to calibrate the gate itself)
     _turn: int = field(default=0)
 
     def pair(self, row: str, calls: int) -> Pair:
@@ -41,7 +42,8 @@ class Couples:
             worker.pin(core)
         answers = {}
         for name, worker in (("base", base), ("this", this)) if base_first else (("this", this), ("base", base)):
-            answers[name] = worker.ask(do="slice", row=row, seed=seed, calls=calls)
+            named = self.this_row or row if name == "this" else row
+            answers[name] = worker.ask(do="slice", row=named, seed=seed, calls=calls)
         a, b = answers["base"], answers["this"]
         return Pair(
             a["cpu_s"] / calls, b["cpu_s"] / calls, a["wall_s"] / calls, b["wall_s"] / calls, base_first, couple, core,
@@ -124,5 +126,3 @@ def deadline(seconds: float) -> Callable[[], bool]:
 def calls_for(call_s: float) -> int:
     """How many calls make a slice."""
     return max(1, round(SLICE_S / max(call_s, 1e-7) + 0.49))
-
-

@@ -140,7 +140,7 @@ class RowResult:
             wall = self.wall_slowdown
             if value < self.rule.tolerated < wall[0]:
                 clock = f"; it waits rather than works: by the wall clock {wall[0]:+.1%}"
-            found.append(f"slower by {value:.1%} (95 % interval {_percent(low)} to {_percent(high)}){clock}")
+            found.append(f"slower by {value:.1%} (95 % interval {shown_percent(low)} to {shown_percent(high)}){clock}")
         if self.pairs and not self.difference <= self.limits.picture:
             found.append(
                 f"other pictures: on the same noise its outputs differ by {self.difference:.2g} of their root mean "
@@ -190,7 +190,6 @@ class GateResult:
     seed: int
     rows: list[RowResult] = field(default_factory=list)
     control: RowResult | None = None
-    control_mirror: RowResult | None = None
     took_s: float = 0.0
     timing_s: float = 0.0
     stopped: str = ""  # what ended the run early
@@ -208,7 +207,7 @@ class GateResult:
         if FAIL in (control.provisional, control.faster):
             value, low, high = control.slowdown
             faults.append(
-                f"the base against itself reads {value:+.1%} ({_percent(low)} to {_percent(high)}); "
+                f"the base against itself reads {value:+.1%} ({shown_percent(low)} to {shown_percent(high)}); "
                 "the machine, not the code, makes a difference here"
             )
         return "; ".join(faults)
@@ -233,7 +232,9 @@ class GateResult:
     def headline(self) -> str:
         if self.contaminated:
             return f"CONTAMINATED: {self.contaminated}"
-        counts = {v: sum(row.verdict == v for row in self.rows if not row.skipped) for v in (FAIL, MISSING, UNSURE, PASS)}
+        counts = {
+            v: sum(row.verdict == v for row in self.rows if not row.skipped) for v in (FAIL, MISSING, UNSURE, PASS)
+        }
         said = ", ".join(f"{n} {v}" for v, n in counts.items() if n) or "no row could be judged"
         return said + (f"; stopped early: {self.stopped}" if self.stopped else "")
 
@@ -267,5 +268,6 @@ def _log_ratio(this_s: float, base_s: float) -> float:
     return math.log(this_s / base_s) if this_s > 0 and base_s > 0 else math.nan
 
 
-def _percent(value: float) -> str:
+def shown_percent(value: float) -> str:
+    """A ratio less 1 in per cent; '?' where it is not bounded."""
     return "?" if not math.isfinite(value) or value <= -1 else f"{value:+.1%}"

@@ -1,0 +1,161 @@
+"""`python -m bench gate`: its options, what it writes and its exit codes."""
+
+import argparse
+import json
+import os
+import random
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from bench import environment
+from bench.gate import certificate, outputs, thresholds, trees
+from bench.gate.session import FRESH_WORKERS, WORKERS, Job, run_gate
+from bench.gate.verdict import GateResult
+from bench.gate.worker import Side
+from bench.progress import Progress
+from bench.store import write_atomically
+from sampler.errors import UsageError
+from sampler.files import writable_folder
+from sampler.models import checked_device
+
+EXIT_CODES = (
+    "Exit codes: 0 nothing regressed; 1 a regression (with --ratchet also an unexplained improvement); 2 could not "
+    "be judged (a MISSING row or a CONTAMINATED run always, UNSURE under --strict); 3 a mistake in what was asked, or "
+    "an environment that could not be made; 130 interrupted."
+)
+
+
+def add_parser(commands) -> None:
+    gate = commands.add_parser(
+        "gate", help="judge this tree against another revision: time, memory, pictures", epilog=EXIT_CODES,
+        description="Build another revision in a git worktree, time both in alternating slices on the same core, and "
+        "say for each row PASS, FAIL, UNSURE or MISSING.",
+    )  # fmt: skip
+    what = gate.add_mutually_exclusive_group(required=True)
+    what.add_argument("--against", metavar="REV", help="the revision to compare with: a commit, branch or tag")
+    what.add_argument("--baseline", type=Path, metavar="FILE", help="a stored result of this kind of machine instead")
+    gate.add_argument(
+        "--model",
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="judge the model of the git repository you stand in: what the factory returns is called",
+    )
+    gate.add_argument("--shape", metavar="C,H,W", help="with --model: one sample, where the factory gives no inputs")
+    gate.add_argument("--rows", metavar="A,B", help="only these rows (with --model: model, compiled; default: model)")
+    gate.add_argument("--batch", type=int, default=4, help="images at once (%(default)s)")
+    gate.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (%(default)s)")
+    gate.add_argument("--threads", type=int, default=1, help="CPU threads (%(default)s)")
+    gate.add_argument(
+        "--budget",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="seconds of timing, spread over the rows that are still undecided (%(default)s)",
+    )
+    gate.add_argument("--workers", type=int, default=WORKERS, help="processes a side (%(default)s)")
+    gate.add_argument("--seed", type=int, help="of the order, the cores and the noise (default: drawn, and printed)")
+    gate.add_argument("--strict", action="store_true", help="UNSURE is exit 2")
+    gate.add_argument("--ratchet", action="store_true", help="an unexplained improvement is exit 1")
+    gate.add_argument("--thresholds", type=Path, metavar="TOML", help="a thresholds file of your own")
+    gate.add_argument("--base-python", metavar="PATH", help="the base's interpreter, where it needs another one")
+    gate.add_argument("--plant", help=argparse.SUPPRESS)
+    gate.add_argument("--markdown", type=Path, metavar="FILE", help="write a summary fit for a pull request")
+    gate.add_argument("--json", type=Path, metavar="FILE", help="write every pair and verdict")
+    gate.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML for a CI system")
+    gate.set_defaults(do=run)  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.baseline:
+        from bench.gate import baseline
+
+        return baseline.run(arguments)
+    if not arguments.budget > 0 or arguments.workers < 1 or arguments.batch < 1 or arguments.threads < 1:
+        raise UsageError("--budget, --workers, --batch and --threads must be positive")
+    for path in filter(None, (arguments.markdown, arguments.json, arguments.junit)):
+        writable_folder(path.resolve().parent)
+    with Progress() as progress, _ends_in_order():
+        result = against(arguments, progress.say)
+    write(result, arguments)
+    print(outputs.terminal(result))
+    return result.exit_code
+
+
+def against(arguments: argparse.Namespace, say) -> GateResult:
+    """The strict gate: this tree and a worktree of the other revision."""
+    checked_device(arguments.device)
+    repository = trees.top_level(Path.cwd()) if arguments.model else environment.ROOT
+    commit = trees.resolve(repository, arguments.against)
+    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().getrandbits(31)
+    with trees.worktree(repository, commit) as tree:
+        python = arguments.base_python or trees.interpreter(repository, repository, tree, say)
+        job = Job(
+            Side("the base", tree, python, trees.describe(repository, commit)),
+            Side("this tree", repository, sys.executable, trees.describe(repository)),
+            _task(arguments), thresholds.load(arguments.thresholds or thresholds.FILE),
+            arguments.rows.split(",") if arguments.rows else ["model"] if arguments.model else None,
+            arguments.budget, arguments.workers, min(arguments.workers, FRESH_WORKERS), seed,
+            arguments.strict, arguments.ratchet, environment.fingerprint(arguments.device),
+            _command(arguments, commit),
+        )  # fmt: skip
+        result = run_gate(job, say)
+    return replace(result, certificate=certificate.sentence(environment.machine(arguments.device)))
+
+
+def _task(arguments: argparse.Namespace) -> dict:
+    shape = None
+    if arguments.model and ":" not in arguments.model:
+        raise UsageError(f"--model {arguments.model} names no factory; write package.module:factory")
+    if arguments.shape:
+        try:
+            shape = [int(part) for part in arguments.shape.split(",")]
+        except ValueError:
+            raise UsageError(f"--shape {arguments.shape} is no list of integers like 3,32,32") from None
+    return {
+        "model": arguments.model, "name": "fashion-mnist", "shape": shape, "batch": arguments.batch,
+        "device": arguments.device, "threads": arguments.threads, "steps": 1000, "guidance": 3.0,
+        "plant": arguments.plant,
+    }  # fmt: skip
+
+
+def _command(arguments: argparse.Namespace, commit: str) -> str:
+    """The command that repeats this run, with the revision by its name that does not move."""
+    words = [f"python -m bench gate --against {commit[:12]}"]
+    for name in ("model", "shape", "rows"):
+        if getattr(arguments, name):
+            words.append(f"--{name} {shlex.quote(getattr(arguments, name))}")
+    return " ".join([*words, f"--budget {arguments.budget:g}"])
+
+
+def write(result: GateResult, arguments: argparse.Namespace) -> None:
+    """The files asked for, and what a CI system reads by itself."""
+    if arguments.markdown:
+        write_atomically(arguments.markdown, outputs.markdown(result))
+    if arguments.json:
+        write_atomically(arguments.json, json.dumps(result.json()))
+    if arguments.junit:
+        write_atomically(arguments.junit, outputs.junit(result))
+    if os.environ.get("GITHUB_ACTIONS"):
+        print("\n".join(outputs.annotations(result)))
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with open(summary, "a") as page:
+                page.write(outputs.markdown(result))
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Let a termination or a closed terminal end the run as Ctrl-C does: workers stopped, worktree removed."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
