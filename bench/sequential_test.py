@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 PASS, FAIL, UNSURE, MISSING = "PASS", "FAIL", "UNSURE", "MISSING"
 
@@ -85,7 +86,7 @@ def log_mean_exp(log_products: np.ndarray) -> np.ndarray:
     return (largest + np.log(np.exp(log_products - largest).mean(axis=-1, keepdims=True)))[..., 0]
 
 
-def log_evidence(d: np.ndarray, limit: float, sign: int = 1) -> np.ndarray:
+def log_evidence(d: ArrayLike, limit: float, sign: int = 1) -> np.ndarray:
     """ln E after each pair, [..., pairs], against 'at most `limit` slower' (sign 1) or 'at least' (sign -1)."""
     return log_mean_exp(np.cumsum(log_factors(sign * (np.asarray(d, float) - math.log1p(limit))), axis=-2))
 

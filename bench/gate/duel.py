@@ -47,8 +47,14 @@ class Couples:
         a, b = answers["base"], answers["this"]
         return Pair(
             a["cpu_s"] / calls, b["cpu_s"] / calls, a["wall_s"] / calls, b["wall_s"] / calls, base_first, couple, core,
-            difference(a, b), a["idle_cpu_s"] / a["cpu_s"], b["idle_cpu_s"] / b["cpu_s"],
+            difference(a, b), _idle_share(a), _idle_share(b),
+            a["mutated"], b["mutated"], a["repeated"], b["repeated"],
         )  # fmt: skip
+
+
+def _idle_share(answer: dict) -> float:
+    """CPU time spent while waiting, as a share of the slice's; a clock that read nothing is refused elsewhere."""
+    return answer["idle_cpu_s"] / answer["cpu_s"] if answer["cpu_s"] > 0 else 0.0
 
 
 def difference(base: dict, this: dict) -> float:
@@ -78,7 +84,7 @@ def build_all(workers: Sequence[Worker], rows: Iterable[str], cores: Sequence[in
             worker.send(do="build", row=row)
         for worker in workers:
             try:
-                worker.built[row] = worker.answer(BUILD_S)["call_s"]
+                worker.built[row] = worker.answer(BUILD_S)
             except WorkerFault as fault:
                 faults.setdefault(row, f"{worker.side.name} cannot run it: {fault}")
     return faults
@@ -115,7 +121,8 @@ def judge(
 
 def is_decided(row: RowResult, ratchet: bool = False) -> bool:
     """Whether the first processes have settled the row's time (under a ratchet, in both directions)."""
-    return row.provisional in (PASS, FAIL) and (not ratchet or row.faster in (PASS, FAIL))
+    charges = (row.slower, row.faster) if ratchet else (row.slower,)
+    return all(charge.first.verdict in (PASS, FAIL) for charge in charges)
 
 
 def deadline(seconds: float) -> Callable[[], bool]:

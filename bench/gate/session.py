@@ -12,11 +12,12 @@ from bench.gate.duel import Couples, build_all, calls_for, cores_to_draw_from, d
 from bench.gate.thresholds import Limits, Thresholds
 from bench.gate.verdict import GateResult, RowResult
 from bench.gate.worker import Side, Worker, WorkerFault, WorkerLost, start_all, stop_all
-from bench.sequential_test import FAIL, Rule
+from bench.sequential_test import Rule
 from sampler.errors import UsageError, unknown
 
 WORKERS = 4  # a side; pairs cycle over them
-FRESH_WORKERS = 2  # a side, started for a confirmation only
+INSPECT_S = 600.0  # a profiled call of a large model
+FRESH_WORKERS = 3  # a side, started for a confirmation only
 
 
 @dataclass(frozen=True)
@@ -79,29 +80,34 @@ def _measure(job: Job, result: GateResult, started: list[list[Worker]], say) -> 
         return
     for row in judged:
         if not row.problem:
-            call_s = median(worker.built[row.name] for worker in base)
+            row.built = {"base": base[0].built[row.name], "this": this[0].built[row.name]}
+            call_s = median(worker.built[row.name]["call_s"] for worker in base)
             row.calls = calls_for(call_s)
             row.rule = row.limits.rule(len(able), call_s)
 
     couples = Couples(base, this, cores, rng)
-    turned = Couples(base, [*base[1:], base[0]] if job.workers > 1 else base, cores, rng)
+    # the base's own workers, half against half: processes that differ as those of the two sides do
+    half = len(base) // 2
+    halves = Couples(base[:half] or base, base[half : 2 * half] or base, cores, rng)
     control = result.control = _control(judged, able)
 
     def beside() -> None:
-        control.add(turned.pair(control.name.removesuffix(CONTROL), control.calls))
+        control.add(halves.pair(control.name.removesuffix(CONTROL), control.calls))
 
     clock = time.monotonic()
     judge(couples, judged, deadline(job.budget_s), lambda r: is_decided(r, job.ratchet), beside=beside, say=say)
     result.timing_s = round(time.monotonic() - clock, 1)
-    suspects = [r for r in judged if not r.problem and FAIL in (r.provisional, r.faster if job.ratchet else "")]
+    suspects = [r for r in judged if not r.problem and (r.slower.raised or (job.ratchet and r.faster.raised))]
     if suspects and not result.contaminated:
         _confirm(job, suspects, cores, rng, say)
     for row in judged:
         if not row.problem:
-            say(f"memory of {row.name}")
-            for name, worker in (("base", base[0]), ("this", this[0])):
-                answer = worker.ask(600.0, do="memory", row=row.name)
-                row.memory_bytes[name] = answer["peak_bytes"] + answer["resident_bytes"]
+            say(f"inspecting {row.name}")
+            try:
+                for name, worker in (("base", base[0]), ("this", this[0])):
+                    row.inspected[name] = worker.ask(INSPECT_S, do="inspect", row=row.name)
+            except WorkerFault as fault:
+                row.problem = f"raised while it was inspected: {fault}"
 
 
 CONTROL = " (base against itself)"
@@ -151,9 +157,10 @@ def _confirm(job: Job, suspects: list[RowResult], cores: list[int], rng: random.
             row.problem = faults.get(row.name, "")
 
         def settled(row: RowResult) -> bool:
-            return row.refuted or (row.confirmed if row.provisional == FAIL else row.confirmed_faster)
+            return row.slower.settled and (not job.ratchet or row.faster.settled)
 
-        fresh = Couples(*started, cores, rng)
+        base, this = started
+        fresh = Couples(base, this, cores, rng)
         judge(fresh, suspects, deadline(job.budget_s / 2), settled, confirming=True, say=say)
     finally:
         stop_all(started)

@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.sequential_test import Rule
 from sampler.errors import UsageError
 
+TEXTS = ("reason", "explained")
 FILE = Path(__file__).with_name("thresholds.toml")
 
 
@@ -21,6 +22,7 @@ class Limits:
     memory_floor_kib: float
     picture: float
     reason: str
+    explained: str = ""  # why this row's work may change in kind, or become faster under a ratchet
 
     def rule(self, rows: int, base_call_s: float) -> Rule:
         """The time test for this row, one of `rows`, of which a call takes the base so many seconds."""
@@ -62,13 +64,16 @@ def _limits(path: Path, name: str, entry: dict | None, base: Limits | None) -> L
     for key, value in entry.items():
         if key not in known:
             raise UsageError(f"{path}: {name} has an unknown entry {key!r}; known: {', '.join(sorted(known))}")
-        if key != "reason" and not (isinstance(value, int | float) and value >= 0):
+        if key in TEXTS:
+            if not str(value).strip():
+                raise UsageError(f"{path}: {name} has an empty {key!r}; leave it out, or say why")
+        elif isinstance(value, bool) or not (isinstance(value, int | float) and value >= 0):
             raise UsageError(f"{path}: {name} has {key} = {value!r}; a number of at least 0 is needed")
     if not str(entry.get("reason", "")).strip():
         raise UsageError(f"{path}: {name} gives no reason; every threshold needs one")
     if base is None:
-        if known - entry.keys():
-            raise UsageError(f"{path}: {name} lacks {sorted(known - entry.keys())[0]!r}")
+        if lacking := known - entry.keys() - {"explained"}:
+            raise UsageError(f"{path}: {name} lacks {sorted(lacking)[0]!r}")
         made = Limits(**entry)
     else:
         made = replace(base, **entry)

@@ -44,7 +44,7 @@ def top_level(folder: Path) -> Path:
 def resolve(repository: Path, revision: str) -> str:
     """The full commit of a revision."""
     try:
-        return git(repository, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+        return git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     except UsageError:
         raise UsageError(
             f"unknown revision {revision!r} in {repository}; name a commit, branch or tag (in CI, fetch it first: "

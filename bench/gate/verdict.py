@@ -10,13 +10,21 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
+from bench.gate.faults import faults, shown_percent
 from bench.gate.thresholds import Limits
-from bench.sequential_test import FAIL, MISSING, PASS, UNSURE, Rule, SequentialTest, slowdown_interval
+from bench.sequential_test import (
+    FAIL,
+    MISSING,
+    PASS,
+    UNSURE,
+    Rule,
+    SequentialTest,
+    log_evidence,
+    slowdown_interval,
+)
 
 PROTOCOL = 1
 OK_EXIT, REGRESSION_EXIT, UNJUDGED_EXIT = 0, 1, 2
-IDLE_SHARE = 0.1  # of a slice's CPU time: who spends more while waiting works behind the clock's back
-FASTER = "FASTER"
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,10 @@ class Pair:
     difference: float = 0.0  # largest between the outputs, in units of the base output's root mean square
     base_idle: float = 0.0  # CPU time spent while waiting, as a share of the slice's
     this_idle: float = 0.0
+    base_mutated: bool = False  # its inputs
+    this_mutated: bool = False
+    base_repeated: bool = False  # what it had answered to other inputs
+    this_repeated: bool = False
 
     @property
     def d(self) -> float:
@@ -41,6 +53,47 @@ class Pair:
     @property
     def d_wall(self) -> float:
         return _log_ratio(self.this_wall_s, self.base_wall_s)
+
+
+@dataclass
+class Charge:
+    """What a row is suspected of: to be slower (sign 1) or faster (sign -1) than is tolerated.
+
+    The first processes bring it up, fresh ones confirm it; neither counts for the other.
+    """
+
+    rule: Rule
+    sign: int
+
+    def __post_init__(self):
+        self.first, self.fresh = SequentialTest(self.rule), SequentialTest(self.rule)
+
+    def add(self, pair: Pair, confirming: bool) -> None:
+        (self.fresh if confirming else self.first).add(self.sign * pair.d, self.sign * pair.d_wall)
+
+    @property
+    def raised(self) -> bool:
+        return self.first.verdict == FAIL
+
+    @property
+    def confirmed(self) -> bool:
+        return self.fresh.confirms
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the fresh processes show, by both clocks, no more than what is tolerated: nothing to confirm."""
+        limit, needed = self.rule.tolerated, math.log(self.rule.pass_at)
+        both = (self.fresh.d, self.fresh.d_wall)
+        return bool(self.fresh.d) and all(log_evidence(d, limit, -1)[-1] >= needed for d in both)
+
+    @property
+    def stands(self) -> bool:
+        return self.raised and self.confirmed
+
+    @property
+    def settled(self) -> bool:
+        """Whether more pairs of fresh processes would change nothing."""
+        return not self.raised or self.confirmed or self.refuted
 
 
 @dataclass
@@ -53,56 +106,37 @@ class RowResult:
     calls: int = 1  # of a slice
     pairs: list[Pair] = field(default_factory=list)
     confirming: list[Pair] = field(default_factory=list)
-    memory_bytes: dict[str, int] = field(default_factory=dict)  # by side: live tensor bytes at the peak of a call
+    built: dict[str, dict[str, Any]] = field(default_factory=dict)  # by side: what building it told
+    inspected: dict[str, dict[str, Any]] = field(default_factory=dict)  # by side: memory and heavy operations
     problem: str = ""  # why it could not be judged
     skipped: str = ""  # why there is nothing to judge
 
     @cached_property
-    def _tests(self) -> dict[str, SequentialTest]:
-        return {name: SequentialTest(self.rule) for name in ("time", "confirm", "faster", "confirm faster")}
+    def slower(self) -> "Charge":
+        return Charge(self.rule, 1)
+
+    @cached_property
+    def faster(self) -> "Charge":
+        return Charge(self.rule, -1)
 
     def add(self, pair: Pair, confirming: bool = False) -> None:
-        """Take in a pair."""
+        """Take in a pair; raises ValueError, and keeps nothing, where a clock read nothing."""
+        for charge in (self.slower, self.faster):
+            charge.add(pair, confirming)
         (self.confirming if confirming else self.pairs).append(pair)
-        ahead, mirror = ("confirm", "confirm faster") if confirming else ("time", "faster")
-        self._tests[ahead].add(pair.d, pair.d_wall)
-        self._tests[mirror].add(-pair.d, -pair.d_wall)
-
-    @property
-    def provisional(self) -> str:
-        """The time verdict of the first processes alone."""
-        return self._tests["time"].verdict
-
-    @property
-    def faster(self) -> str:
-        """FAIL where the first processes show an improvement beyond what is tolerated as noise."""
-        return self._tests["faster"].verdict
-
-    @property
-    def confirmed(self) -> bool:
-        return self._tests["confirm"].confirms
-
-    @property
-    def confirmed_faster(self) -> bool:
-        return self._tests["confirm faster"].confirms
-
-    @property
-    def refuted(self) -> bool:
-        """Whether the fresh processes show the opposite of what they were to confirm."""
-        return self._tests["confirm"].verdict == PASS
 
     @property
     def time_verdict(self) -> str:
         if self.problem or not self.pairs:
             return MISSING
-        if self.provisional == FAIL:
-            return FAIL if self.confirmed else UNSURE
-        return self.provisional
+        if self.slower.raised:
+            return FAIL if self.slower.confirmed else UNSURE
+        return self.slower.first.verdict
 
     @property
     def evidences(self) -> tuple[float, float]:
         """log10 of the evidence for a slowdown: of the first processes, and of the fresh ones."""
-        return self._tests["time"].log_fail / math.log(10), self._tests["confirm"].log_fail / math.log(10)
+        return self.slower.first.log_fail / math.log(10), self.slower.fresh.log_fail / math.log(10)
 
     @property
     def slowdown(self) -> tuple[float, float, float]:
@@ -124,38 +158,19 @@ class RowResult:
         return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
 
     @property
+    def memory_bytes(self) -> dict[str, int]:
+        """By side: live tensor bytes at the peak of a steady call."""
+        return {side: found["peak_bytes"] + found["resident_bytes"] for side, found in self.inspected.items()}
+
+    @property
     def memory_rise(self) -> float | None:
         """Rise of the live tensor bytes at peak, as a ratio less 1."""
-        if self.memory_bytes.keys() != {"base", "this"}:
-            return None
-        return self.memory_bytes["this"] / max(1, self.memory_bytes["base"]) - 1
+        found = self.memory_bytes
+        return found["this"] / max(1, found["base"]) - 1 if found.keys() == {"base", "this"} else None
 
     @property
     def faults(self) -> list[str]:
-        """What is broken, one sentence each."""
-        found = []
-        if self.time_verdict == FAIL:
-            value, low, high = self.slowdown
-            clock = ""
-            wall = self.wall_slowdown
-            if value < self.rule.tolerated < wall[0]:
-                clock = f"; it waits rather than works: by the wall clock {wall[0]:+.1%}"
-            found.append(f"slower by {value:.1%} (95 % interval {shown_percent(low)} to {shown_percent(high)}){clock}")
-        if self.pairs and not self.difference <= self.limits.picture:
-            found.append(
-                f"other pictures: on the same noise its outputs differ by {self.difference:.2g} of their root mean "
-                f"square (allowed {self.limits.picture:g})"
-            )
-        rise = self.memory_rise
-        if rise is not None:
-            more = self.memory_bytes["this"] - self.memory_bytes["base"]
-            if rise > self.limits.memory and more > self.limits.memory_floor_kib * 1024:
-                found.append(f"peak memory up by {rise:.1%} ({more / 2**20:.2f} MiB)")
-        if self.pairs:
-            idle, base_idle = (median(getattr(p, f"{side}_idle") for p in self.pairs) for side in ("this", "base"))
-            if idle > IDLE_SHARE and idle > 2 * base_idle:
-                found.append(f"works on after it has returned: {idle:.0%} of a slice's CPU time is spent while waiting")
-        return found
+        return faults(self)
 
     @property
     def verdict(self) -> str:
@@ -170,7 +185,7 @@ class RowResult:
             return self.problem
         if self.faults:
             return "; ".join(self.faults)
-        if self.time_verdict == UNSURE and self.provisional == FAIL:
+        if self.time_verdict == UNSURE and self.slower.raised:
             first, fresh = self.evidences
             return f"slower at first (evidence 10^{first:.1f}), not confirmed by fresh processes (10^{fresh:.1f})"
         if self.time_verdict == UNSURE:
@@ -204,7 +219,7 @@ class GateResult:
         if control is None or not control.pairs:
             return ""
         faults = [f for f in control.faults if not f.startswith("peak")]
-        if FAIL in (control.provisional, control.faster):
+        if control.slower.raised or control.faster.raised:
             value, low, high = control.slowdown
             faults.append(
                 f"the base against itself reads {value:+.1%} ({shown_percent(low)} to {shown_percent(high)}); "
@@ -214,7 +229,7 @@ class GateResult:
 
     @property
     def improved(self) -> list[RowResult]:
-        return [row for row in self.rows if row.faster == FAIL and row.confirmed_faster]
+        return [row for row in self.rows if row.faster.stands and not row.limits.explained]
 
     @property
     def exit_code(self) -> int:
@@ -258,7 +273,8 @@ def _row_json(row: RowResult) -> dict[str, Any]:
         "row": row.name, "verdict": row.verdict, "time_verdict": row.time_verdict, "note": row.note,
         "skipped": row.skipped, **{k: v if math.isfinite(v) else None for k, v in finite.items()},
         "log10_evidence": first, "log10_evidence_fresh": fresh, "difference": row.difference,
-        "memory_bytes": row.memory_bytes, "calls": row.calls, "rule": asdict(row.rule), "limits": asdict(row.limits),
+        "built": row.built, "inspected": row.inspected, "calls": row.calls, "rule": asdict(row.rule),
+        "limits": asdict(row.limits),
         "pairs": [asdict(pair) for pair in row.pairs], "confirming": [asdict(pair) for pair in row.confirming],
     }  # fmt: skip
 
@@ -266,8 +282,3 @@ def _row_json(row: RowResult) -> dict[str, Any]:
 def _log_ratio(this_s: float, base_s: float) -> float:
     """ln(this / base); NaN where a clock read nothing, which the test refuses."""
     return math.log(this_s / base_s) if this_s > 0 and base_s > 0 else math.nan
-
-
-def shown_percent(value: float) -> str:
-    """A ratio less 1 in per cent; '?' where it is not bounded."""
-    return "?" if not math.isfinite(value) or value <= -1 else f"{value:+.1%}"

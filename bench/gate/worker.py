@@ -47,7 +47,7 @@ class Worker:
     side: Side
     task: dict[str, Any]
     rows: dict[str, str] = field(default_factory=dict)  # name: why it cannot run, or ""
-    built: dict[str, float] = field(default_factory=dict)  # name: seconds a call
+    built: dict[str, dict[str, Any]] = field(default_factory=dict)  # name: what building it told
 
     def __post_init__(self):
         environ = {**os.environ, "OMP_NUM_THREADS": str(self.task["threads"]), "PYTHONUNBUFFERED": "1"}

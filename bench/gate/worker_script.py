@@ -3,21 +3,25 @@
 The harness hands this very file over, so it imports nothing of the house but what stands in the tree it is told:
 a base without the harness, or with an older one, is driven alike. Protocol 1: one JSON object a line each way.
 
-    -> (first argument) {"tree", "model", "shape", "batch", "device", "threads", "steps", "guidance", "plant"}
+    -> (first argument) {"tree", "folder", "model", "shape", "batch", "device", "threads", "steps", "guidance", "plant"}
     <- {"protocol": 1, "rows": {name: why it cannot run, or ""}, "python", "torch"}
-    -> {"do": "build", "row"}                         <- {"first_call_s", "call_s"}
-    -> {"do": "slice", "row", "seed", "calls"}        <- {"cpu_s", "wall_s", "idle_cpu_s", "shape", "output"}
-    -> {"do": "memory", "row"}                        <- {"peak_bytes", "resident_bytes"}
+    -> {"do": "build", "row"}                   <- {"first_call_s", "call_s", "steps", "graphs"}
+    -> {"do": "slice", "row", "seed", "calls"}  <- {"cpu_s", "wall_s", "idle_cpu_s", "shape", "output", "mutated",
+                                                    "repeated"}
+    -> {"do": "inspect", "row"}                 <- {"peak_bytes", "resident_bytes", "heavy": {dtype: operations}}
 
 `cpu_s` is a slice by the deciding clock (process CPU time; on a GPU, device events); `output` is what the timed
-calls gave, float32 in base64; `idle_cpu_s` is what the process spent while it should have been waiting. A fault
-is answered by {"error": one sentence}. The worker ends when its standard input does.
+calls gave, float32 in base64; `mutated`: the calls changed their inputs; `repeated`: they gave what they had given
+for another seed; `idle_cpu_s` is what the process spent while it should have been waiting. A fault is answered by
+{"error": one sentence}. The worker ends when its standard input does.
 """
 
 import base64
 import contextlib
 import ctypes
+import functools
 import gc
+import hashlib
 import importlib
 import inspect
 import json
@@ -40,7 +44,9 @@ def main(task):
     _die_with_parent()
     requests = _listener()
     tree = Path(task["tree"])
-    sys.path[0:1] = [str(p) for p in (tree, tree / "src") if p.is_dir()]
+    folder = tree / task.get("folder", "")
+    places = dict.fromkeys((folder, folder / "src", tree, tree / "src"))
+    sys.path[0:1] = [str(place) for place in places if place.is_dir()]
     try:
         import torch
 
@@ -50,68 +56,108 @@ def main(task):
     except BaseException as error:
         say(error=sentence(error))
         raise
-    deeds = {"build": _build, "slice": _slice, "memory": _memory}
     gc.disable()
-    idle_from = time.process_time()
+    desk = Desk(rows)
     while True:
-        line = requests.get()
-        idle_cpu_s = time.process_time() - idle_from
+        say(**desk.answer(json.loads(requests.get())))
+
+
+class Desk:
+    """Answers one request after another, and sees what the process spends in between, when it should be idle."""
+
+    def __init__(self, rows):
+        self.rows, self.idle_from = rows, time.process_time()
+
+    def answer(self, request):
+        idle_cpu_s = time.process_time() - self.idle_from
         try:
-            request = json.loads(line)
-            say(**{"idle_cpu_s": idle_cpu_s, **deeds[request.pop("do")](rows, **request)})
+            return {"idle_cpu_s": idle_cpu_s, **DEEDS[request.pop("do")](self.rows, **request)}
         except Exception as error:  # any fault of the tree's code is its row's, told in one sentence
-            say(error=sentence(error))
-        idle_from = time.process_time()
+            return {"error": sentence(error)}
+        finally:
+            self.idle_from = time.process_time()
 
 
 def _build(rows, row):
-    """Build a row and call it twice: the first call compiles, the second says what a call costs."""
-    start = time.perf_counter()
+    """Build a row and call it: the first call compiles, the next ones say what a call costs."""
+    from torch._dynamo.utils import counters
+
+    graphs, start = counters["stats"]["unique_graphs"], time.perf_counter()
     rows.build(row)
-    rows.prepare(row, 0, 1)()
+    rows.prepare(row, 0, 1)[0]()
     first_call_s = time.perf_counter() - start
-    call = rows.prepare(row, 1, 4)
+    call, _ = rows.prepare(row, 1, 4)
     start = time.perf_counter()
     call()
     rows.clock.settle()
-    return {"first_call_s": first_call_s, "call_s": (time.perf_counter() - start) / 4}
+    call_s = (time.perf_counter() - start) / 4
+    graphs = counters["stats"]["unique_graphs"] - graphs
+    return {"first_call_s": first_call_s, "call_s": call_s, "steps": rows.steps_of(row), "graphs": graphs}
 
 
 def _slice(rows, row, seed, calls):
     """Time `calls` calls of a row on inputs drawn from the seed."""
-    timed = rows.prepare(row, seed, calls)
+    timed, inputs = rows.prepare(row, seed, calls)
+    kept = [value.clone() for value in inputs]
     gc.collect(0)
     start = rows.clock.mark()
     output = timed()
     cpu_s, wall_s = rows.clock.between(start, rows.clock.mark())
-    return {"cpu_s": cpu_s, "wall_s": wall_s, **encoded(output, seed)}
+    answer = encoded(output, seed)
+    digest = hashlib.blake2b(answer["output"].encode()).digest()
+    earlier = rows.answers.setdefault(row, {}).setdefault(digest, seed)
+    mutated = not all(bool((a == b).all()) for a, b in zip(inputs, kept))
+    return {"cpu_s": cpu_s, "wall_s": wall_s, "mutated": mutated, "repeated": earlier != seed, **answer}
 
 
-def _memory(rows, row):
-    """Bytes of live tensors at the peak of a steady call above those before it, and those before it."""
+HEAVY = ("conv", "mm", "linear", "attention")  # operators in whose names one of these stands do the work
+
+
+def _inspect(rows, row):
+    """Untimed: bytes of live tensors at the peak of a steady call and before it; heavy operations by type."""
     import torch
+    from torch.profiler import ProfilerActivity, profile
 
-    call = rows.prepare(row, 2, 1)
+    call, _ = rows.prepare(row, 2, 1)
     call()
     gc.collect()
-    resident = _resident_bytes(torch)
+    found = {"resident_bytes": _resident_bytes(torch)}
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=True) as seen:
+        call()
+    events = list(seen.profiler.kineto_results.events())
+    found["heavy"] = _heavy(events)
     if rows.device.startswith("cuda"):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()
         torch.cuda.synchronize()
-        return {"peak_bytes": torch.cuda.max_memory_allocated() - before, "resident_bytes": before}
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        call()
-    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+        return {**found, "peak_bytes": torch.cuda.max_memory_allocated() - before, "resident_bytes": before}
     live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
         live += event.nbytes()
         peak = max(peak, live)
-    return {"peak_bytes": peak, "resident_bytes": resident}
+    return {**found, "peak_bytes": peak}
+
+
+def _heavy(events):
+    """How many convolutions, matrix products and attentions ran, by the type of their first tensor.
+
+    Operators call one another (linear calls addmm; autocast casts in between): only the innermost are counted.
+    """
+    heavy = [e for e in events if "::" in e.name() and any(word in e.name() for word in HEAVY)]
+    heavy.sort(key=lambda e: (e.start_thread_id(), e.start_ns(), -e.duration_ns()))
+    found: dict[str, int] = {}
+    for event, following in zip(heavy, [*heavy[1:], None]):
+        inside = following is not None and following.start_thread_id() == event.start_thread_id()
+        if inside and following.start_ns() < event.start_ns() + event.duration_ns():
+            continue  # it calls the one that follows
+        kind = next((kind for kind in event.dtypes() if kind), "unknown")
+        found[kind] = found.get(kind, 0) + 1
+    return found
+
+
+DEEDS: dict = {"build": _build, "slice": _slice, "inspect": _inspect}
 
 
 def _resident_bytes(torch):
@@ -176,7 +222,22 @@ class HouseRows:
         labels = torch.arange(self.batch) % self.model.classes if self.model.classes else None
         self.condition = self.model.condition(labels)
         self.guidance = task["guidance"] if self.condition is not None else 1.0
-        self.built, self.samplers = {}, {}
+        self.built, self.samplers, self.answers = {}, {}, {}
+
+    def steps_of(self, row):
+        """How many steps the row takes in all."""
+        return len(self._timesteps(row))
+
+    def _timesteps(self, row):
+        from sampler import textbook
+
+        trajectory = self.built[row][1]
+        kind = getattr(self.contenders[row], "textbook", "")
+        if kind == "ddpm":
+            return list(range(self.model.schedule.steps - 1, -1, -1))
+        if kind == "strided":
+            return list(textbook.textbook_strided_timesteps(self.model.schedule, trajectory.steps))
+        return list(trajectory.timesteps)
 
     def names(self):
         return {name: contender.unavailable(self.device) for name, contender in self.contenders.items()}
@@ -191,7 +252,10 @@ class HouseRows:
         self.built[row] = self.samplers[name], contender.path(self.model, self.steps)
 
     def prepare(self, row, seed, calls):
-        """A function that takes `calls` steps, spread evenly over the row's trajectory from a drawn offset."""
+        """A function that takes `calls` steps, spread evenly over the row's trajectory from a drawn offset.
+
+        With it come its inputs, which it must leave as they are.
+        """
         import torch
 
         from sampler import textbook
@@ -200,11 +264,7 @@ class HouseRows:
 
         sampler, trajectory = self.built[row]
         kind = getattr(self.contenders[row], "textbook", "")
-        timesteps = list(trajectory.timesteps)
-        if kind == "ddpm":
-            timesteps = list(range(self.model.schedule.steps - 1, -1, -1))
-        if kind == "strided":
-            timesteps = list(textbook.textbook_strided_timesteps(self.model.schedule, trajectory.steps))
+        timesteps = self._timesteps(row)
         positions = spread(len(timesteps), calls, seed)
         philox = PhiloxNoise(seed, range(self.batch))
         like = torch.empty(self.batch, *self.model.shape, device=self.model.device)
@@ -212,14 +272,18 @@ class HouseRows:
         noise = GeneratorNoise(torch.Generator(self.model.device).manual_seed(seed))
         if not kind:
             path = trajectory.at(positions)
-            return lambda: run(sampler, x, path, philox if sampler.draws else noise)
-        loop, more = textbook.textbook_ddpm, {}
+            return lambda: run(sampler, x, path, philox if sampler.draws else noise), [x]
+        loop = textbook.textbook_ddpm
         if kind == "strided":
-            loop, more = textbook.textbook_strided, {"steps": trajectory.steps}
-        return lambda: loop(
-            self.model.network, x, self.model.schedule, noise, self.condition, self.guidance,
-            timesteps=[timesteps[i] for i in positions], **more,
-        )  # fmt: skip
+            loop = functools.partial(textbook.textbook_strided, steps=trajectory.steps)
+
+        def timed():
+            return loop(
+                self.model.network, x, self.model.schedule, noise, self.condition, self.guidance,
+                timesteps=[timesteps[i] for i in positions],
+            )  # fmt: skip
+
+        return timed, [x]
 
 
 class FactoryRows:
@@ -250,10 +314,13 @@ class FactoryRows:
             inputs = (x, t) if _takes_two(self.model) else (x,)
         self.inputs = [v.to(self.device) if isinstance(v, torch.Tensor) else v for v in inputs]
         self.draws_t = len(inputs) == 2 and not isinstance(made, tuple)
-        self.built = {}
+        self.built, self.answers = {}, {}
 
     def names(self):
         return {"model": "", "compiled": ""}
+
+    def steps_of(self, row):
+        return 1
 
     def build(self, row):
         import torch
@@ -282,7 +349,7 @@ class FactoryRows:
             with torch.inference_mode():
                 return [call(*lots[i % len(lots)]) for i in range(calls)]
 
-        return timed
+        return timed, [value for lot in lots for value in lot if isinstance(value, torch.Tensor)]
 
 
 def spread(steps, calls, seed):
@@ -293,9 +360,15 @@ def spread(steps, calls, seed):
 
 
 def encoded(output, seed):
-    """An output's shape and numbers; of a large one, places drawn from the seed."""
+    """An output's shape and numbers; of a large one, places drawn from the seed.
+
+    Only a plain tensor is taken: any other may do its work when it is read, after the clock has stopped.
+    """
     import torch
 
+    for one in map(_tensor, output if isinstance(output, list) else [output]):
+        if type(one) is not torch.Tensor:
+            raise TypeError(f"it returned {type(one).__name__}, not a plain tensor: it may work only when it is read")
     if isinstance(output, list):
         output = torch.stack([_tensor(o).detach().float() for o in output])
     flat = output.detach().reshape(-1).to("cpu", torch.float32)
@@ -314,13 +387,14 @@ def sentence(error):
 def _own(name, tree):
     """Import a module, and refuse one that does not come from the tree."""
     module = importlib.import_module(name)
-    places = [module.__file__] if getattr(module, "__file__", None) else list(module.__path__)
+    places = [module.__file__] if module.__file__ else list(module.__path__)
     if not all(Path(place).resolve().is_relative_to(tree.resolve()) for place in places):
         raise ImportError(f"{name} was imported from {places[0]}, not from the tree under test, {tree}")
     return module
 
 
 def _takes_two(model):
+    model = getattr(model, "_orig_mod", model)  # of a compiled one, whose own signature says nothing
     call = getattr(model, "forward", model)
     with contextlib.suppress(ValueError):
         kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -355,7 +429,7 @@ def _sayer():
 
 def _listener():
     """Requests, line by line; the process ends with its standard input, whatever it is doing then."""
-    lines = queue.Queue()
+    lines: queue.Queue[str] = queue.Queue()
 
     def listen():
         for line in sys.stdin:
