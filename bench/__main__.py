@@ -3,14 +3,15 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from bench import break_even, gpu, memory_command, overhead, report, store
 from bench.contenders import CONTENDERS
 from bench.environment import advice, differences, fingerprint, machine
-from bench.environment import advice, fingerprint
 from bench.gate import command as gate
+from bench.gate import stored_commands
 from bench.options import add_options, from_options
 from bench.progress import Progress
 from bench.report import table
@@ -35,8 +36,16 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends with 3 on a mistake: argparse's own 2 is what the gate says where it could not judge."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE_EXIT, f"error: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m bench",
         description="Measure what makes diffusion sampling faster on this machine, and what it costs.",
         epilog="Exit codes: 0 all rows fine, 1 a row failed, 3 a mistake in what was asked, 130 interrupted; "
@@ -70,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     update_command.add(commands)
     gpu.add(commands)
     gate.add_parser(commands)
+    gate.add_calibrate_parser(commands)
+    stored_commands.add_parsers(commands)
     return parser
 
 

@@ -1,11 +1,15 @@
 """`pytest bench --benchmark-only`: the options, the one interleaved measurement, and the table at the end."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from bench import store
 from bench.__main__ import keep
+from bench.gate import command as gate
+from bench.gate import outputs as gate_outputs
+from bench.gate.verdict import GateResult
 from bench.measurement import Measurement
 from bench.options import add_options, from_options
 from bench.progress import Progress
@@ -13,12 +17,16 @@ from bench.report import table
 from bench.run import measure
 from sampler.errors import UsageError
 
+GATED = pytest.StashKey[GateResult]()
 MEASURED = pytest.StashKey[Measurement]()
 PATHS = pytest.StashKey[list]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    add_options(parser.getgroup("ddpm-bench", "what to measure, and for how long").addoption, prefix="--")
+    group = parser.getgroup("ddpm-bench", "what to measure, and for how long")
+    add_options(group.addoption, prefix="--")
+    group.addoption("--gate-against", metavar="REV", help="judge the rows against another revision of this repository, "
+                    "instead of the speed-up table; see `python -m bench gate --help`")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,12 +36,50 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The gate's tests run only where a revision is named, and then alone."""
+    if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    judges = collection_path.name == "test_gate.py"
+    return True if judges != bool(config.getoption("gate_against")) else None
+
+
+@pytest.fixture(scope="session")
+def gated(request: pytest.FixtureRequest) -> GateResult:
+    """The selected rows judged against the other revision."""
+    config = request.config
+    argv = ["--against", config.getoption("gate_against"), "--rows", ",".join(_rows(request))]
+    for name in ("batch", "device", "threads", "budget"):
+        if (value := getattr(config.option, name)) is not None:
+            argv += [f"--{name}", str(value)]
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(file=sys.stderr)
+        with Progress() as progress:
+            try:
+                result = gate.against(gate.parsed(argv), progress.say)
+            except UsageError as error:
+                pytest.exit(str(error), returncode=3)
+    config.stash[GATED] = result
+    return result
+
+
+def _rows(request: pytest.FixtureRequest) -> list[str]:
+    return [item.callspec.params["row"] for item in request.session.items
+            if hasattr(item, "callspec") and "row" in item.callspec.params]  # fmt: skip
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The gate's own exit code: 1 regressed, 2 could not be judged."""
+    result = session.config.stash.get(GATED, None)
+    if result is not None and session.exitstatus in (0, 1):
+        session.exitstatus = result.exit_code
+
+
 @pytest.fixture(scope="session")
 def measured(request: pytest.FixtureRequest) -> Measurement:
     """Every row that was selected, measured together, and stored."""
     config = request.config
-    rows = [item.callspec.params["row"] for item in request.session.items
-            if hasattr(item, "callspec") and "row" in item.callspec.params]  # fmt: skip
+    rows = _rows(request)
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         print(file=sys.stderr)
@@ -51,6 +97,9 @@ def measured(request: pytest.FixtureRequest) -> Measurement:
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus: int, config: pytest.Config) -> None:
+    if (result := config.stash.get(GATED, None)) is not None:
+        terminalreporter.section("gate")
+        terminalreporter.write_line(gate_outputs.terminal(result))
     measurement = config.stash.get(MEASURED, None)
     if measurement is None:
         return

@@ -41,8 +41,8 @@ def load(path: Path) -> Measurement:
 
 
 def newest(results: Path = RESULTS, machine: str = "*") -> Path:
-    """The newest stored result of a machine, or of any."""
-    found = sorted(Path(results).glob(f"{machine}/*.json"), key=lambda path: path.name)
+    """The newest stored result of a machine, or of any; results are named by their date."""
+    found = sorted(Path(results).glob(f"{machine}/2*.json"), key=lambda path: path.name)
     if not found:
         raise UsageError(f"no results in {results}; run `python -m bench run` or `make bench` first")
     return found[-1]

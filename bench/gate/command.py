@@ -7,26 +7,28 @@ import random
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from bench import environment
-from bench.gate import certificate, outputs, thresholds, trees
+from bench.gate import calibrate, certificate, outputs, thresholds, trees
 from bench.gate.session import FRESH_WORKERS, WORKERS, Job, run_gate
 from bench.gate.verdict import GateResult
 from bench.gate.worker import Side
 from bench.progress import Progress
 from bench.store import write_atomically
-from sampler.errors import UsageError
+from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
 from sampler.models import checked_device
 
+BROKEN_EXIT = 3
 EXIT_CODES = (
     "Exit codes: 0 nothing regressed; 1 a regression (with --ratchet also an unexplained improvement); 2 could not "
     "be judged (a MISSING row or a CONTAMINATED run always, UNSURE under --strict); 3 a mistake in what was asked, or "
-    "an environment that could not be made; 130 interrupted."
+    "an environment that could not be made, or a fault of the gate itself; 130 interrupted."
 )
 
 
@@ -69,6 +71,53 @@ def add_parser(commands) -> None:
     gate.set_defaults(do=run)  # fmt: skip
 
 
+def parsed(argv: list[str]) -> argparse.Namespace:
+    """The gate's options from its own words alone, for whoever runs it from elsewhere."""
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    return parser.parse_args(["gate", *argv])
+
+
+def add_calibrate_parser(commands) -> None:
+    command = commands.add_parser("calibrate", help="measure the gate's own false alarms and power on this machine")
+    command.add_argument(
+        "--conditions", default="quiet,one burner,two burners,bursts", metavar="A,B",
+        help="what disturbs the machine meanwhile; 'shared': what its other users do (%(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--launches", type=int, default=calibrate.LAUNCHES, metavar="N", help="of fresh processes (%(default)s)"
+    )
+    command.add_argument("--minutes", type=float, default=60.0, help="stop after so long; it can go on later (60)")
+    command.add_argument(
+        "--beside", type=int, default=0, metavar="N",
+        help="in N launches also judge by --benchmark-compare-fail=mean:5%%, to compare the two (%(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--state", type=Path, metavar="FILE",
+        help="where launches are kept (default: results/<machine>/gate-calibration.jsonl)",
+    )  # fmt: skip
+    command.set_defaults(do=run_calibrate)
+
+
+def run_calibrate(arguments: argparse.Namespace) -> int:
+    """Add launches to the calibration, then write the certificate from all there are."""
+    conditions = arguments.conditions.split(",")
+    for condition in conditions:
+        if condition not in calibrate.PLAN:
+            raise unknown("condition", condition, calibrate.PLAN)
+    if arguments.launches < 1 or not arguments.minutes > 0 or arguments.beside < 0:
+        raise UsageError("--launches and --minutes must be positive, --beside not negative")
+    state = arguments.state or certificate.path(environment.machine("cpu")).with_name("gate-calibration.jsonl")
+    with Progress() as progress, _ends_in_order():
+        calibrate.calibrate(
+            state, conditions, arguments.launches, arguments.minutes, arguments.beside, progress.say
+        )  # fmt: skip
+    written = certificate.write(state)
+    print(written[1].read_text())
+    print("\n".join(map(str, [state, *written])))
+    return 0
+
+
 def run(arguments: argparse.Namespace) -> int:
     if arguments.baseline:
         from bench.gate import baseline
@@ -78,8 +127,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--budget, --workers, --batch and --threads must be positive")
     for path in filter(None, (arguments.markdown, arguments.json, arguments.junit)):
         writable_folder(path.resolve().parent)
-    with Progress() as progress, _ends_in_order():
-        result = against(arguments, progress.say)
+    try:
+        with Progress() as progress, _ends_in_order():
+            result = against(arguments, progress.say)
+    except UsageError:
+        raise
+    except Exception:  # Python's own exit code would be 1, which says that something regressed
+        traceback.print_exc()
+        return BROKEN_EXIT
     write(result, arguments)
     print(outputs.terminal(result))
     return result.exit_code
@@ -96,18 +151,22 @@ def against(arguments: argparse.Namespace, say) -> GateResult:
         job = Job(
             Side("the base", tree, python, trees.describe(repository, commit)),
             Side("this tree", repository, sys.executable, trees.describe(repository)),
-            _task(arguments), thresholds.load(arguments.thresholds or thresholds.FILE),
+            _task(arguments, repository), thresholds.load(arguments.thresholds or thresholds.FILE),
             arguments.rows.split(",") if arguments.rows else ["model"] if arguments.model else None,
             arguments.budget, arguments.workers, min(arguments.workers, FRESH_WORKERS), seed,
             arguments.strict, arguments.ratchet, environment.fingerprint(arguments.device),
             _command(arguments, commit),
         )  # fmt: skip
         result = run_gate(job, say)
-    return replace(result, certificate=certificate.sentence(environment.machine(arguments.device)))
+    limits = job.thresholds.default
+    design = {"workers": job.workers, "fresh_workers": job.fresh_workers, "tolerated": limits.tolerated,
+              "must_detect": limits.must_detect}  # fmt: skip
+    return replace(result, certificate=certificate.sentence(environment.machine(arguments.device), design))
 
 
-def _task(arguments: argparse.Namespace) -> dict:
+def _task(arguments: argparse.Namespace, repository: Path) -> dict:
     shape = None
+    folder = Path.cwd().resolve().relative_to(repository.resolve()) if arguments.model else Path()
     if arguments.model and ":" not in arguments.model:
         raise UsageError(f"--model {arguments.model} names no factory; write package.module:factory")
     if arguments.shape:
@@ -116,7 +175,8 @@ def _task(arguments: argparse.Namespace) -> dict:
         except ValueError:
             raise UsageError(f"--shape {arguments.shape} is no list of integers like 3,32,32") from None
     return {
-        "model": arguments.model, "name": "fashion-mnist", "shape": shape, "batch": arguments.batch,
+        "folder": str(folder), "model": arguments.model, "name": "fashion-mnist", "shape": shape,
+        "batch": arguments.batch,
         "device": arguments.device, "threads": arguments.threads, "steps": 1000, "guidance": 3.0,
         "plant": arguments.plant,
     }  # fmt: skip

@@ -139,3 +139,21 @@ def test_pytest_bench_refuses_a_mistake_before_it_starts() -> None:
     assert done.returncode == 4  # pytest's usage error
     assert "steps = 0 is outside 1…1000" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_gate_inside_pytest_is_collected_where_a_revision_is_named_and_then_alone() -> None:
+    plain = shell("pytest", "bench", "--collect-only", "-q", "-p", "no:cacheprovider")
+    gated = shell("pytest", "bench", "--collect-only", "-q", "-p", "no:cacheprovider", "--gate-against", "HEAD")
+    assert "test_gate[" not in plain.stdout
+    assert "test_step[reference]" in plain.stdout
+    for name in CONTENDERS:
+        assert f"test_gate[{name}]" in gated.stdout
+    assert "test_step[" not in gated.stdout
+
+
+@pytest.mark.slow
+def test_the_gate_inside_pytest_refuses_a_revision_that_does_not_exist() -> None:
+    done = shell("pytest", "bench", "--benchmark-only", "-p", "no:cacheprovider", "-k", "reference",
+                 "--gate-against", "no-such-revision")  # fmt: skip
+    assert done.returncode == 3
+    assert "unknown revision 'no-such-revision'" in done.stdout + done.stderr

@@ -1,0 +1,71 @@
+"""`gate --baseline FILE`: this tree measured now against a stored result of the same class of machine.
+
+Weaker than two revisions here and now: sessions differ, so the limit includes how much they do; and on another
+machine it informs and refuses to block.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from bench import store
+from bench.contenders import CONTENDERS
+from bench.gate import compare, outputs, thresholds
+from bench.gate.compare import Change
+from bench.measurement import Measurement
+from bench.progress import Progress
+from bench.run import measure
+from bench.sequential_test import FAIL, MISSING, UNSURE
+from bench.store import write_atomically
+
+ASSUMED_SPREAD = 0.02  # between sessions, where too few stored results say how large it is
+FEWEST = 10  # differences between sessions of one commit that say it
+OK_EXIT, REGRESSION_EXIT, UNJUDGED_EXIT = 0, 1, 2
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure as the stored result was measured, and judge the ratios."""
+    before = store.load(arguments.baseline)
+    # a row that this tree no longer has is not measured, and so MISSING
+    rows = arguments.rows.split(",") if arguments.rows else [n for n in before.rows if n in CONTENDERS]
+    with Progress() as progress:
+        now = measure(before.workload, rows, progress.say, f"python -m bench gate --baseline {arguments.baseline}")
+    if arguments.rows:
+        before = Measurement.from_json({**before.json(), "rows": [n for n in before.rows if n in now.rows]})
+    spread, known = spread_of_machine(before)
+    code, text, found = judged(before, now, spread, arguments.strict)
+    source = f"from {known} differences of stored sessions" if known >= FEWEST else "assumed; too few stored sessions"
+    text += f"\n\nthe limit includes a spread between sessions of {spread:.1%} ({source})\n"
+    if arguments.markdown:
+        write_atomically(arguments.markdown, text)
+    if arguments.json:
+        write_atomically(arguments.json, json.dumps(now.json()))
+    if arguments.junit:
+        write_atomically(arguments.junit, outputs.junit_of([(c.row, c.verdict, c.note) for c in found]))
+    print(text)
+    return code
+
+
+def judged(before: Measurement, now: Measurement, spread: float, strict: bool = False) -> tuple[int, str, list[Change]]:
+    """The exit code, the text and the rows: the default limits, widened by the spread between sessions."""
+    limits = thresholds.load().default
+    found = compare.changes(before, now, limits.tolerated, limits.must_detect, spread)
+    text = compare.table(found)
+    verdicts = {change.verdict for change in found}
+    differs = compare.foreign(before, now)
+    if differs:
+        return OK_EXIT, f"{text}\n\nFor information only, nothing is blocked: measured elsewhere ({differs}).", found
+    if now.interrupted:
+        return UNJUDGED_EXIT, f"{text}\n\ninterrupted: not judged", found
+    if FAIL in verdicts:
+        return REGRESSION_EXIT, text, found
+    if MISSING in verdicts or (strict and UNSURE in verdicts) or not verdicts - {"skipped", "new"}:
+        return UNJUDGED_EXIT, text, found
+    return OK_EXIT, text, found
+
+
+def spread_of_machine(like: Measurement, results: Path = store.RESULTS) -> tuple[float, int]:
+    """How far a row's log ratio moves between sessions of one commit, and from how many differences that is known."""
+    stored = [store.load(path) for path in sorted(store.folder(like, results).glob("2*.json"))]
+    spread, known = compare.between_sessions(stored)
+    return (spread, known) if known >= FEWEST else (max(spread, ASSUMED_SPREAD), known)

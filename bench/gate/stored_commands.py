@@ -1,0 +1,48 @@
+"""`python -m bench compare` and `history`: what the stored results say, without measuring anything."""
+
+import argparse
+from pathlib import Path
+
+from bench import environment, store
+from bench.gate import compare, history, thresholds
+from bench.sequential_test import FAIL, MISSING, UNSURE
+from sampler.errors import UsageError
+
+
+def add_parsers(commands) -> None:
+    two = commands.add_parser("compare", help="two stored results side by side, with intervals and verdicts")
+    two.add_argument("before", type=Path, metavar="A", help="a results/<machine>/*.json")
+    two.add_argument("after", type=Path, metavar="B", help="another")
+    two.add_argument("--strict", action="store_true", help="UNSURE is exit 2")
+    two.set_defaults(do=_compare)
+
+    past = commands.add_parser("history", help="each row's speed-up over the stored results, and where it changes")
+    past.add_argument("--machine", help="a folder of the results (default: this machine's)")
+    past.add_argument("--results", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    past.set_defaults(do=_history)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """Exit codes as the gate's, but 0 where the two were not measured on the same class of machine."""
+    before, after = store.load(arguments.before), store.load(arguments.after)
+    limits = thresholds.load().default
+    found = compare.changes(before, after, limits.tolerated, limits.must_detect)
+    print(f"A  {before.environment['commit']}, {before.started}\nB  {after.environment['commit']}, {after.started}\n")
+    print(compare.table(found))
+    verdicts = {change.verdict for change in found}
+    if differs := compare.foreign(before, after):
+        print(f"\nFor information only: measured on different things ({differs}).")
+        return 0
+    if FAIL in verdicts:
+        return 1
+    return 2 if MISSING in verdicts or (arguments.strict and UNSURE in verdicts) else 0
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    folder = arguments.results / (arguments.machine or environment.machine("cpu"))
+    paths = sorted(folder.glob("2*.json"))  # results are named by their date; a certificate is no result
+    if not paths:
+        known = sorted(p.name for p in arguments.results.glob("*") if p.is_dir() and any(p.glob("2*.json")))
+        raise UsageError(f"no results in {folder}" + (f"; machines with results: {', '.join(known)}" if known else ""))
+    print(history.text(history.series([store.load(path) for path in paths])))
+    return 0

@@ -1,0 +1,100 @@
+"""`python -m bench gate`: what it refuses, what it writes, and its exit codes."""
+
+import json
+import os
+
+import pytest
+
+from bench.__main__ import main
+from bench.gate import command
+from tests.bench.gate.made_up import failing, passing, result, row
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Let the command find this result instead of measuring."""
+
+    def let(found):
+        def against(arguments, say):
+            if isinstance(found, BaseException):
+                raise found
+            return found
+
+        monkeypatch.setattr(command, "against", against)
+
+    return let
+
+
+@pytest.mark.parametrize(("found", "code"), [
+    (result([passing()]), 0), (result([failing()]), 1), (result([row("x", problem="gone")]), 2),
+    (ZeroDivisionError("a fault of the gate itself"), 3), (KeyboardInterrupt(), 130),
+])  # fmt: skip
+def test_the_exit_code_is_the_results_own_and_a_crash_is_no_regression(given, capsys, found, code: int) -> None:
+    given(found)
+    assert main(["gate", "--against", "HEAD~1"]) == code
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["gate"], "one of the arguments --against --baseline is required"),
+    (["gate", "--against", "a", "--baseline", "b"], "not allowed with argument"),
+    (["gate", "--against", "a", "--budget", "much"], "invalid float value: 'much'"),
+    (["nonsense"], "invalid choice: 'nonsense'"),
+])  # fmt: skip
+def test_a_word_that_is_not_understood_is_3_for_2_means_not_judged(capsys, arguments, said: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 3
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--against", "no-such-revision"], "unknown revision 'no-such-revision'"),
+    (["--against", "HEAD", "--budget", "0"], "must be positive"),
+    (["--against", "HEAD", "--device", "nonsense"], "unknown device"),
+    (["--against", "HEAD", "--model", "package"], "names no factory; write package.module:factory"),
+    (["--against", "HEAD", "--model", "a:b", "--shape", "3,x"], "no list of integers"),
+    (["--against", "HEAD", "--thresholds", "none.toml"], "cannot read none.toml"),
+    (["--baseline", "none.json"], "cannot read none.json"),
+])  # fmt: skip
+def test_a_mistake_is_one_sentence_and_exit_3(capsys, arguments: list[str], said: str) -> None:
+    assert main(["gate", *arguments]) == 3
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_everything_that_is_asked_for_is_written(given, tmp_path, capsys) -> None:
+    given(result([failing()]))
+    names = ("markdown", "json", "junit")
+    options = [part for name in names for part in (f"--{name}", str(tmp_path / name))]
+    assert main(["gate", "--against", "HEAD", *options]) == 1
+    assert (tmp_path / "markdown").read_text().startswith("### ❌")
+    assert json.loads((tmp_path / "json").read_text())["exit_code"] == 1
+    assert (tmp_path / "junit").read_text().startswith("<?xml")
+    assert "compiled" in capsys.readouterr().out
+
+
+def test_on_github_the_page_gets_annotations_and_the_summary(given, monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    given(result([failing()]))
+    assert main(["gate", "--against", "HEAD"]) == 1
+    assert "::error title=compiled regressed::slower by" in capsys.readouterr().out
+    assert "Speed gate: 1 FAIL" in (tmp_path / "summary.md").read_text()
+    monkeypatch.delenv("GITHUB_ACTIONS")
+    assert main(["gate", "--against", "HEAD"]) == 1
+    assert "::error" not in capsys.readouterr().out
+
+
+def test_calibrate_refuses_what_it_does_not_know(capsys, tmp_path) -> None:
+    state = ["--state", str(tmp_path / "s.jsonl")]
+    assert main(["calibrate", "--conditions", "quit", *state]) == 3
+    assert "did you mean 'quiet'" in capsys.readouterr().err
+    assert main(["calibrate", "--minutes", "0", *state]) == 3
+    assert not os.listdir(tmp_path)
+
+
+def test_the_help_names_the_exit_codes(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["gate", "--help"])
+    assert "2 could not be judged" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,226 @@
+"""The whole gate on real commits: of a repository that knows nothing of this harness, and of this house itself."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.bench.gate.test_trees import git, worktrees
+
+ROOT = Path(__file__).resolve().parents[3]
+MODEL = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(50))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return x
+
+
+def make():
+    return Net()
+"""
+RENAMED = MODEL.replace("layer in self.layers", "conv in self.layers").replace("layer(x)", "conv(x)")
+SLOWER = MODEL.replace(
+    "        return x\n", "        for layer in self.layers[:3]:\n            torch.tanh(layer(x))\n        return x\n"
+)
+OTHER = MODEL.replace("torch.tanh(layer(x))", "torch.tanh(layer(x)) * 1.01")
+GONE = MODEL.replace("def make", "def made")
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    (folder / ".gitignore").write_text("__pycache__/\n")
+    git(folder, "add", ".gitignore")
+    commit(folder, MODEL)
+    return folder
+
+
+def commit(folder: Path, text: str) -> None:
+    (folder / "net.py").write_text(text)
+    git(folder, "add", "net.py")
+    git(folder, "commit", "-qm", "A model")
+
+
+def environ() -> dict[str, str]:
+    return {**{k: v for k, v in os.environ.items() if not k.startswith("GITHUB_")}, "PYTHONPATH": str(ROOT)}
+
+
+def gate(folder: Path, *more: str, module: str = "net", against: str = "HEAD~1") -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", "gate", "--against", against, "--model", f"{module}:make", "--shape", "8,32,32",
+         "--json", str(folder.parent / "gate.json"), *more],
+        cwd=folder, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def judged(folder: Path, *more: str) -> tuple[int, dict]:
+    process = gate(folder, *more)
+    out, err = process.communicate(timeout=280)
+    found = folder.parent / "gate.json"
+    assert found.exists(), out + err
+    return process.returncode, json.loads(found.read_text())
+
+
+@pytest.mark.slow
+def test_a_third_partys_slower_model_fails_and_a_renamed_variable_passes(repository) -> None:
+    commit(repository, RENAMED)
+    code, found = judged(repository)
+    assert (code, found["rows"][0]["verdict"]) == (0, "PASS"), found["rows"][0]["note"]
+    commit(repository, MODEL)
+    commit(repository, SLOWER)
+    code, found = judged(repository)
+    assert (code, found["rows"][0]["verdict"]) == (1, "FAIL"), found["headline"]
+    assert found["rows"][0]["note"].startswith("slower by")
+    assert worktrees(repository) == 1
+    assert git(repository, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_a_third_partys_other_outputs_and_a_missing_factory(repository) -> None:
+    (repository / "net.py").write_text(OTHER)  # not committed: this side is the tree as it stands
+    code, found = judged(repository, "--workers", "1", "--budget", "3", "--against", "HEAD")
+    assert code == 1
+    assert "other pictures" in found["rows"][0]["note"]
+    assert "uncommitted changes" in found["this"]
+    (repository / "net.py").write_text(GONE)
+    process = gate(repository, "--workers", "1", against="HEAD")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert "has no attribute 'make'" in err
+    assert "Traceback" not in err
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    """The workers of a gate."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == process.pid and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def gone(pids: list[int], within_s: float = 20.0) -> bool:
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        if not any(Path(f"/proc/{pid}").exists() and "State:\tZ" not in _status(pid) for pid in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return "State:\tZ"
+
+
+def started(folder: Path) -> tuple[subprocess.Popen, list[int]]:
+    """A gate that is timing: its thresholds leave nothing to be decided before the budget is spent."""
+    never = folder.parent / "never.toml"
+    never.write_text('[default]\ntolerated = 0.0\nmust_detect = 1e-9\nfloor_us = 0\nreason = "to go on"\n')
+    process = gate(folder, "--workers", "1", "--budget", "60", "--thresholds", str(never), against="HEAD")
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        workers = [pid for pid in children(process) if b"worker_script" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if len(workers) == 2:
+            time.sleep(5.0)  # they import and build meanwhile
+            return process, workers
+        time.sleep(0.2)
+    raise AssertionError(process.communicate())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
+def test_killed_in_the_middle_nothing_is_left_behind(repository) -> None:
+    # the parent, by a signal that nobody can catch: its workers notice, and the next gate clears its worktree
+    process, workers = started(repository)
+    process.kill()
+    process.communicate()
+    assert gone(workers)
+    assert worktrees(repository) == 2
+    # a worker: the run ends with a message and a code that is no pass
+    process, workers = started(repository)
+    assert worktrees(repository) == 2  # its own; the other is pruned
+    os.kill(workers[1], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    found = json.loads((repository.parent / "gate.json").read_text())
+    assert process.returncode == 2, err
+    assert "was killed by signal 9" in found["headline"]
+    assert gone(workers)
+    # the terminal closes
+    process, workers = started(repository)
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("stopped\n")
+    assert gone(workers)
+    assert worktrees(repository) == 1
+
+
+@pytest.mark.slow
+def test_this_house_a_docstring_passes_and_a_slower_seam_fails_only_the_rows_that_use_it(tmp_path) -> None:
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--no-hardlinks", str(ROOT), str(clone))
+    for package in ("bench", "sampler", "kernels"):  # as it stands here, committed or not
+        shutil.copytree(ROOT / package, clone / package, dirs_exist_ok=True,
+                        ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+    git(clone, "add", "-A")
+    git(clone, "commit", "-q", "--allow-empty", "-m", "As it stands")
+    guidance = clone / "sampler" / "guidance.py"
+    text = guidance.read_text()
+
+    def judge_clone(budget: str) -> tuple[int, dict[str, str], dict]:
+        out = tmp_path / "gate.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "bench", "gate", "--against", "HEAD~1", "--rows", "reference,batched-cfg,ddim",
+             "--budget", budget, "--json", str(out)],
+            cwd=clone, env={**environ(), "PYTHONPATH": str(clone)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert out.exists(), done.stdout + done.stderr
+        found = json.loads(out.read_text())
+        return done.returncode, {row["row"]: row["verdict"] for row in found["rows"]}, found
+
+    guidance.write_text(text.replace('"""', '"""(A word more.) ', 1))
+    git(clone, "commit", "-qam", "Say a word more")
+    code, verdicts, found = judge_clone("90")
+    assert (code, set(verdicts.values())) == (0, {"PASS"}), found["headline"]
+    guidance.write_text(slower_batched(text))
+    git(clone, "commit", "-qam", "Call the batched seam with more work")
+    code, verdicts, found = judge_clone("90")
+    assert verdicts == {"reference": "PASS", "batched-cfg": "FAIL", "ddim": "PASS"}, found["headline"]
+    assert code == 1
+
+
+SEAM = "        conditional, unconditional = network(twice,"
+EXTRA = """        more = twice.mean() * torch.ones(1, 32, 14, 14)
+        for _ in range(6):  # some six per cent of the shipped network's batched call, for nothing
+            more = torch.nn.functional.conv2d(more, torch.ones(32, 32, 3, 3), padding=1).clamp(-1, 1)
+"""
+
+
+def slower_batched(text: str) -> str:
+    """guidance.py with more work in the batched seam."""
+    assert text.count(SEAM) == 1, "the batched seam has another shape now: move the planted work"
+    return text.replace(SEAM, EXTRA + SEAM)
