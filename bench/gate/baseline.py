@@ -12,19 +12,28 @@ from bench import store
 from bench.contenders import CONTENDERS
 from bench.gate import compare, outputs, thresholds
 from bench.gate.compare import Change
+from bench.gate.thresholds import Thresholds
 from bench.measurement import Measurement
 from bench.progress import Progress
 from bench.run import measure
 from bench.sequential_test import FAIL, MISSING, UNSURE
 from bench.store import write_atomically
+from sampler.errors import UsageError
 
 ASSUMED_SPREAD = 0.02  # between sessions, where too few stored results say how large it is
 FEWEST = 10  # differences between sessions of one commit that say it
+NEEDS_ANOTHER_REVISION = ("model", "shape", "ratchet", "base_python")
 OK_EXIT, REGRESSION_EXIT, UNJUDGED_EXIT = 0, 1, 2
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure as the stored result was measured, and judge the ratios."""
+    for name in NEEDS_ANOTHER_REVISION:
+        if getattr(arguments, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} needs --against; a stored result knows its own rows and no more"
+            )
+    limits = thresholds.load(arguments.thresholds or thresholds.FILE)
     before = store.load(arguments.baseline)
     # a row that this tree no longer has is not measured, and so MISSING
     rows = arguments.rows.split(",") if arguments.rows else [n for n in before.rows if n in CONTENDERS]
@@ -33,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.rows:
         before = Measurement.from_json({**before.json(), "rows": [n for n in before.rows if n in now.rows]})
     spread, known = spread_of_machine(before)
-    code, text, found = judged(before, now, spread, arguments.strict)
+    code, text, found = judged(before, now, limits, spread, arguments.strict)
     source = f"from {known} differences of stored sessions" if known >= FEWEST else "assumed; too few stored sessions"
     text += f"\n\nthe limit includes a spread between sessions of {spread:.1%} ({source})\n"
     if arguments.markdown:
@@ -46,10 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def judged(before: Measurement, now: Measurement, spread: float, strict: bool = False) -> tuple[int, str, list[Change]]:
-    """The exit code, the text and the rows: the default limits, widened by the spread between sessions."""
-    limits = thresholds.load().default
-    found = compare.changes(before, now, limits.tolerated, limits.must_detect, spread)
+def judged(
+    before: Measurement, now: Measurement, limits: Thresholds, spread: float, strict: bool = False
+) -> tuple[int, str, list[Change]]:
+    """The exit code, the text and the rows: each row's limits, widened by the spread between sessions."""
+    found = compare.changes(before, now, limits, spread)
     text = compare.table(found)
     verdicts = {change.verdict for change in found}
     differs = compare.foreign(before, now)

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from bench.gate.thresholds import Limits, Thresholds
 from bench.measurement import Measurement
 from bench.report.table import _table
 from bench.sequential_test import FAIL, MISSING, PASS, UNSURE
@@ -45,9 +46,7 @@ def foreign(a: Measurement, b: Measurement) -> str:
     return ", ".join(found)
 
 
-def changes(
-    a: Measurement, b: Measurement, tolerated: float, must_detect: float, between_sessions: float = 0.0
-) -> list[Change]:
+def changes(a: Measurement, b: Measurement, limits: Thresholds, between_sessions: float = 0.0) -> list[Change]:
     """Every row of the first result, and those new in the second.
 
     between_sessions: standard deviation of a row's log ratio from one session to the next; it widens the interval.
@@ -68,13 +67,11 @@ def changes(
             rows.append(Change(name, MISSING, note=why))
         else:
             then, now = (list(row.log_ratios().values()) for row in (one, other))
-            rows.append(_change(name, then, now, tolerated, must_detect, between_sessions))
+            rows.append(_change(name, then, now, limits.of(name), between_sessions))
     return rows
 
 
-def _change(
-    name: str, before: list[float], after: list[float], tolerated: float, must_detect: float, between: float
-) -> Change:
+def _change(name: str, before: list[float], after: list[float], limits: Limits, between: float) -> Change:
     """From the log ratios of fresh processes, by Welch's interval with the smaller sample's degrees of freedom."""
     value = fmean(after) - fmean(before)
     if min(len(before), len(after)) < 2:
@@ -83,9 +80,9 @@ def _change(
     half = quantile(min(len(before), len(after)) - 1) * math.sqrt(variance)
     low, high = value - half, value + half
     verdict = UNSURE
-    if low > math.log1p(tolerated):
+    if low > math.log1p(limits.tolerated):
         verdict = FAIL
-    elif high < math.log1p(must_detect):
+    elif high < math.log1p(limits.must_detect):
         verdict = PASS
     return Change(name, verdict, math.expm1(value), math.expm1(low), math.expm1(high))
 

@@ -25,8 +25,7 @@ def add_parsers(commands) -> None:
 def _compare(arguments: argparse.Namespace) -> int:
     """Exit codes as the gate's, but 0 where the two were not measured on the same class of machine."""
     before, after = store.load(arguments.before), store.load(arguments.after)
-    limits = thresholds.load().default
-    found = compare.changes(before, after, limits.tolerated, limits.must_detect)
+    found = compare.changes(before, after, thresholds.load())
     print(f"A  {before.environment['commit']}, {before.started}\nB  {after.environment['commit']}, {after.started}\n")
     print(compare.table(found))
     verdicts = {change.verdict for change in found}

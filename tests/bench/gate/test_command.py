@@ -55,6 +55,8 @@ def test_a_word_that_is_not_understood_is_3_for_2_means_not_judged(capsys, argum
     (["--against", "HEAD", "--model", "a:b", "--shape", "3,x"], "no list of integers"),
     (["--against", "HEAD", "--thresholds", "none.toml"], "cannot read none.toml"),
     (["--baseline", "none.json"], "cannot read none.json"),
+    (["--baseline", "none.json", "--ratchet"], "--ratchet needs --against"),
+    (["--baseline", "none.json", "--model", "a:b"], "--model needs --against"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_3(capsys, arguments: list[str], said: str) -> None:
     assert main(["gate", *arguments]) == 3

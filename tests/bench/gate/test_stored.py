@@ -7,7 +7,7 @@ import pytest
 
 from bench import store
 from bench.__main__ import main
-from bench.gate import baseline, compare, history
+from bench.gate import baseline, compare, history, thresholds
 from bench.gate.compare import changes
 from bench.sequential_test import FAIL, MISSING, PASS, UNSURE
 from tests.bench.synthetic import measurement, pairs
@@ -24,7 +24,7 @@ def stored(ratio: float, spread: float = 0.002, rows=ROWS, commit: str = "012345
 
 
 def verdict(before, after, **more) -> str:
-    (change,) = changes(before, after, 0.02, 0.05, **more)
+    (change,) = changes(before, after, thresholds.load(), **more)
     return change.verdict
 
 
@@ -50,14 +50,17 @@ def test_the_spread_is_found_from_sessions_of_one_commit() -> None:
 
 
 def test_baseline_judges_here_and_only_informs_elsewhere() -> None:
-    assert baseline.judged(stored(1.0), stored(1.0), 0.001)[0] == 0
-    assert baseline.judged(stored(1.0), stored(1.2), 0.001)[0] == 1
-    assert baseline.judged(stored(1.0), measurement(["reference"], []), 0.001)[0] == 2
-    assert baseline.judged(stored(1.0), stored(1.2), 0.05)[0] == 0
-    assert baseline.judged(stored(1.0), stored(1.2), 0.05, strict=True)[0] == 2
+    limits = thresholds.load()
+    assert baseline.judged(stored(1.0), stored(1.0), limits, 0.001)[0] == 0
+    assert baseline.judged(stored(1.0), stored(1.2), limits, 0.001)[0] == 1
+    assert baseline.judged(stored(1.0), measurement(["reference"], []), limits, 0.001)[0] == 2
+    assert baseline.judged(stored(1.0), stored(1.2), limits, 0.05)[0] == 0
+    assert baseline.judged(stored(1.0), stored(1.2), limits, 0.05, strict=True)[0] == 2
+    loose = replace(limits.default, tolerated=0.3, must_detect=0.6)
+    assert baseline.judged(stored(1.0), stored(1.2), replace(limits, rows={"ddim": loose}), 0.001)[0] == 0
     other = stored(1.2)
     other.environment["machine"] = "another"
-    code, text, _ = baseline.judged(stored(1.0), other, 0.001)
+    code, text, _ = baseline.judged(stored(1.0), other, limits, 0.001)
     assert code == 0
     assert "nothing is blocked: measured elsewhere (machine made-up-cpu against another)" in text
 
