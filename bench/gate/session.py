@@ -92,7 +92,11 @@ def _measure(job: Job, result: GateResult, started: list[list[Worker]], say) -> 
     control = result.control = _control(judged, able)
 
     def beside() -> None:
-        control.add(halves.pair(control.name.removesuffix(CONTROL), control.calls))
+        if not control.problem:
+            try:
+                control.add(halves.pair(control.name.removesuffix(CONTROL), control.calls))
+            except (WorkerFault, ValueError) as fault:
+                control.problem = f"the base could not be timed against itself: {fault}"
 
     clock = time.monotonic()
     judge(couples, judged, deadline(job.budget_s), lambda r: is_decided(r, job.ratchet), beside=beside, say=say)

@@ -214,8 +214,10 @@ class GateResult:
 
     @property
     def contaminated(self) -> str:
-        """Why the run cannot be trusted: the base differs from itself."""
+        """Why the run cannot be trusted: the base differs from itself, or could not be held against itself."""
         control = self.control
+        if control is not None and control.problem:
+            return control.problem
         if control is None or not control.pairs:
             return ""
         faults = [f for f in control.faults if not f.startswith("peak")]

@@ -134,6 +134,14 @@ def test_a_machine_that_tells_the_base_from_itself_contaminates_the_run(monkeypa
     assert found.result.exit_code == 2
 
 
+def test_a_base_that_cannot_be_timed_against_itself_contaminates_the_run_too(monkeypatch) -> None:
+    base, this = same()
+    found = gated(monkeypatch, side_by_side({**base, "reference": WorkerFault("RuntimeError: planted")}, this))
+    assert "CONTAMINATED: the base could not be timed against itself: RuntimeError: planted" in found.result.headline
+    assert found.result.exit_code == 2
+    assert verdicts(found) == {"reference": MISSING, "compiled": PASS, "ddim": PASS}
+
+
 def test_the_ratchet_fails_what_became_faster_once_fresh_processes_agree(monkeypatch) -> None:
     found = gated(monkeypatch, side_by_side(*same(ddim=0.9 * CALL_S)), ratchet=True)
     assert [r.name for r in found.result.improved] == ["ddim"]
