@@ -7,6 +7,7 @@ import pytest
 
 from bench import store
 from bench.__main__ import keep
+from bench.contenders import CONTENDERS
 from bench.gate import command as gate
 from bench.gate import outputs as gate_outputs
 from bench.gate.verdict import GateResult
@@ -48,7 +49,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def gated(request: pytest.FixtureRequest) -> GateResult:
     """The selected rows judged against the other revision."""
     config = request.config
-    argv = ["--against", config.getoption("gate_against"), "--rows", ",".join(_rows(request))]
+    argv = ["--against", config.getoption("gate_against")]
+    rows = _rows(request)
+    if set(rows) != set(CONTENDERS):  # else all that either revision knows, so that one that has disappeared is MISSING
+        argv += ["--rows", ",".join(rows)]
     for name in ("batch", "device", "threads", "budget"):
         if (value := getattr(config.option, name)) is not None:
             argv += [f"--{name}", str(value)]

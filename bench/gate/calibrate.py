@@ -195,11 +195,14 @@ def _launch(
                     say(f"{condition}, decision {i + 1} of {len(kinds)}")
                     decision = decide(kind, first, fresh, cores, rng, call_s)
                     launch["decisions"].append({"condition": condition, **decision})
-        if with_fixed and not over():
-            say("a fixed percentage, beside it")
-            launch["fixed"] = fixed_limit.judge(planted(header), BATCH)
     finally:
         stop_all(started)
+    if with_fixed and not over():
+        say("a fixed percentage, beside it")
+        try:
+            launch["fixed"] = fixed_limit.judge(planted(header), BATCH)
+        except RuntimeError as error:  # its fault is not the launch's, whose decisions are kept
+            say(str(error))
     launch["took_s"] = round(time.monotonic() - began, 1)
     return launch
 
