@@ -14,6 +14,7 @@ from bench.gate import command as gate
 from bench.gate import stored_commands
 from bench.options import add_options, from_options
 from bench.progress import Progress
+from bench.quality import divergence
 from bench.report import table
 from bench.run import measure
 from bench.update import command as update_command
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     memory_command.add_to(commands)
     break_even.add_to(commands)
     overhead.add_to(commands)
+    divergence.add_to(commands)
 
     again = commands.add_parser("report", help="make the table, CSV and pictures again from a stored result")
     again.add_argument("result", type=Path, nargs="?", help="a results/<machine>/*.json (default: the newest)")
