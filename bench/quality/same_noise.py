@@ -69,8 +69,8 @@ class Divergence:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Divergence":
-        lists = ("timesteps", "error", "own", "floor")
-        return cls(**{name: tuple(value) if name in lists else value for name, value in stored.items()})
+        lists = {name: tuple(stored[name]) for name in ("timesteps", "error", "own", "floor")}
+        return cls(**{**stored, **lists})
 
 
 class SameNoise:
