@@ -23,10 +23,10 @@ def table(made: dict[str, Any]) -> str:
     """The certificate as Markdown."""
     loads = made["load_1min"]
     lines = [
-        f"**The gate's own errors** on {made['machine']}, {made['date'][:10]}, commit {made['commit']}; load before a "
-        f"launch {min(loads):.1f} to {max(loads):.1f}. In brackets the one-sided 95 % bound (Clopper–Pearson), by "
-        "decision, then with the launch of fresh processes as the unit. Seconds: until the first processes decided, "
-        "then with the confirmation.", "",
+        f"**The gate's own errors** on {made['machine']}, {made['date'][:10]}, commit {made['commit']}; load average "
+        f"before a launch {min(loads):.1f} to {max(loads):.1f}, the launch before it included. In brackets the "
+        "one-sided 95 % bound (Clopper–Pearson), by decision, then with the launch of fresh processes as the unit. "
+        "Seconds: until the first processes decided, then with the confirmation.", "",
         "| machine | planted | measured | decisions (launches) | FAIL | PASS | UNSURE | share of FAIL | median s |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip

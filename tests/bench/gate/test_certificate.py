@@ -1,6 +1,7 @@
 """The certificate: sums, bounds, what it covers, and a calibration that goes on where it was stopped."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -151,3 +152,15 @@ def test_what_pytest_benchmark_reports_is_read(monkeypatch) -> None:
     assert found == {"same": [1, 4], "plus5": [0, 2], "plus10": [1, 2]}
     assert all(row["units"] == 0 for row in asked[0].values())
     assert asked[1]["plus10"]["units"] == 40
+
+
+def test_the_readme_quotes_the_certificate_that_is_committed() -> None:
+    root = Path(__file__).resolve().parents[3]
+    said = (root / "README.md").read_text()
+    said = said[said.index("### How often is the gate wrong?") : said.index("## Read it in four files")]
+    rows = [line for line in said.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+    (shown,) = (root / "results").glob(f"*/{certificate.NAME}")
+    table = certificate_report.table(json.loads(shown.read_text()))
+    assert len(rows) > 8
+    assert set(rows) <= set(table.splitlines())
+    assert table == shown.with_suffix(".md").read_text()
