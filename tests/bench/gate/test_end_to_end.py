@@ -78,14 +78,20 @@ def judged(folder: Path, *more: str) -> tuple[int, dict]:
     return process.returncode, json.loads(found.read_text())
 
 
+def at_most_one_error(expected_code: int, judge) -> tuple:
+    """judge()'s (exit code, …). By design one verdict in a hundred is wrong: two in a row are a fault."""
+    found = judge()
+    return found if found[0] == expected_code else judge()
+
+
 @pytest.mark.slow
 def test_a_third_partys_slower_model_fails_and_a_renamed_variable_passes(repository) -> None:
     commit(repository, RENAMED)
-    code, found = judged(repository)
+    code, found = at_most_one_error(0, lambda: judged(repository))
     assert (code, found["rows"][0]["verdict"]) == (0, "PASS"), found["rows"][0]["note"]
     commit(repository, MODEL)
     commit(repository, SLOWER)
-    code, found = judged(repository)
+    code, found = at_most_one_error(1, lambda: judged(repository))
     assert (code, found["rows"][0]["verdict"]) == (1, "FAIL"), found["headline"]
     assert found["rows"][0]["note"].startswith("slower by")
     assert worktrees(repository) == 1
@@ -120,7 +126,7 @@ def children(process: subprocess.Popen) -> list[int]:
     return found
 
 
-def gone(pids: list[int], within_s: float = 20.0) -> bool:
+def gone(pids: list[int], within_s: float = 60.0) -> bool:
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         if not any(Path(f"/proc/{pid}").exists() and "State:\tZ" not in _status(pid) for pid in pids):
@@ -141,7 +147,7 @@ def started(folder: Path) -> tuple[subprocess.Popen, list[int]]:
     never = folder.parent / "never.toml"
     never.write_text('[default]\ntolerated = 0.0\nmust_detect = 1e-9\nfloor_us = 0\nreason = "to go on"\n')
     process = gate(folder, "--workers", "1", "--budget", "60", "--thresholds", str(never), against="HEAD")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         workers = [pid for pid in children(process) if b"worker_script" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         if len(workers) == 2:
@@ -164,7 +170,7 @@ def test_killed_in_the_middle_nothing_is_left_behind(repository) -> None:
     process, workers = started(repository)
     assert worktrees(repository) == 2  # its own; the other is pruned
     os.kill(workers[1], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     found = json.loads((repository.parent / "gate.json").read_text())
     assert process.returncode == 2, err
     assert "was killed by signal 9" in found["headline"]
@@ -172,7 +178,7 @@ def test_killed_in_the_middle_nothing_is_left_behind(repository) -> None:
     # the terminal closes
     process, workers = started(repository)
     process.send_signal(signal.SIGHUP)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 130
     assert err.endswith("stopped\n")
     assert gone(workers)
@@ -204,11 +210,11 @@ def test_this_house_a_docstring_passes_and_a_slower_seam_fails_only_the_rows_tha
 
     guidance.write_text(text.replace('"""', '"""(A word more.) ', 1))
     git(clone, "commit", "-qam", "Say a word more")
-    code, verdicts, found = judge_clone("90")
+    code, verdicts, found = at_most_one_error(0, lambda: judge_clone("90"))
     assert (code, set(verdicts.values())) == (0, {"PASS"}), found["headline"]
     guidance.write_text(slower_batched(text))
     git(clone, "commit", "-qam", "Call the batched seam with more work")
-    code, verdicts, found = judge_clone("90")
+    code, verdicts, found = at_most_one_error(1, lambda: judge_clone("90"))
     assert verdicts == {"reference": "PASS", "batched-cfg": "FAIL", "ddim": "PASS"}, found["headline"]
     assert code == 1
 
