@@ -169,6 +169,8 @@ def test_a_compiled_step_is_compiled_once(name, schedule):
         tolerance = 5e-2 if name in HALF else 1e-4
         torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
     steps = 1 if VARIANTS[name].guided_between == (0.0, 1.0) else 2  # guided, and not
+    if name in HALF:
+        steps *= 3  # each of the three builds casts a copy of the network
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == steps
 
 

@@ -129,17 +129,18 @@ def children(process: subprocess.Popen) -> list[int]:
 def gone(pids: list[int], within_s: float = 60.0) -> bool:
     until = time.monotonic() + within_s
     while time.monotonic() < until:
-        if not any(Path(f"/proc/{pid}").exists() and "State:\tZ" not in _status(pid) for pid in pids):
+        if all("State:\tZ" in (status := _read(pid, "status")) or not status for pid in pids):
             return True
         time.sleep(0.1)
     return False
 
 
-def _status(pid: int) -> str:
+def _read(pid: int, name: str) -> str:
+    """A file of a process; '' where the process has ended."""
     try:
-        return Path(f"/proc/{pid}/status").read_text()
+        return Path(f"/proc/{pid}/{name}").read_text()
     except OSError:
-        return "State:\tZ"
+        return ""
 
 
 def started(folder: Path) -> tuple[subprocess.Popen, list[int]]:
@@ -149,7 +150,7 @@ def started(folder: Path) -> tuple[subprocess.Popen, list[int]]:
     process = gate(folder, "--workers", "1", "--budget", "60", "--thresholds", str(never), against="HEAD")
     until = time.monotonic() + 180
     while time.monotonic() < until:
-        workers = [pid for pid in children(process) if b"worker_script" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [pid for pid in children(process) if "worker_script" in _read(pid, "cmdline")]
         if len(workers) == 2:
             time.sleep(5.0)  # they import and build meanwhile
             return process, workers
