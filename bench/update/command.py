@@ -22,6 +22,7 @@ from sampler.errors import UsageError
 from sampler.files import writable_folder
 from sampler.models import RECIPES, checked_device
 
+LARGE = ("pictures", "timeline")  # events that say nothing about the update
 FOLDER = "update"  # below the machine's, where `store.newest` does not take it for a whole measurement
 
 
@@ -66,6 +67,9 @@ def _write(cost: record.UpdateCost, folder: Path) -> int:
     wrong = [p for p in (*cost.sweep, *cost.in_the_loop) if p.reason.startswith("ArithmeticError")]
     for point in wrong:
         print(f"FAILED {point.way}: {point.reason}", file=sys.stderr)
+    if cost.interrupted:
+        print("interrupted: what was measured until then is kept", file=sys.stderr)
+        return 130
     return 1 if wrong else 0
 
 
@@ -76,7 +80,7 @@ def _step(arguments: argparse.Namespace, say, command: str) -> Measurement | Non
         stored = store.load(arguments.step_from)
         if stored.row(row).speedup is None:
             raise UsageError(f"{arguments.step_from} holds no speed-up of the row {row!r}")
-        events = [event for event in stored.events if event.get("row") in (row, REFERENCE)]
+        events = [e for e in stored.events if e.get("row") in (row, REFERENCE) and e["event"] not in LARGE]
         return replace(stored, rows=[REFERENCE, row], events=events)
     if not arguments.step_budget:
         return None
@@ -98,16 +102,22 @@ def measure(device: torch.device, job: Workload, largest_mib: float | None, budg
     )  # fmt: skip
     shapes = [sweep.shape_of(size) for size in sizes_mib if size <= largest_mib]
     shapes = [shape for shape in shapes if sweep.fits(shape, sweep.free_bytes(device))]
-    with torch.inference_mode():
-        for shape in shapes:
-            say(f"the update of {shape}, {len(able)} ways")
-            sets = sweep.sets_of(shape, device, cache_bytes)
-            cost.sweep += sweep.time_size(able, sets, device, timer, budget_s / (1 + len(shapes)), rng)
-            del sets
-        say("the update at the workload's own shape")
-        cost.in_the_loop += _in_the_loop(job, able, device, timer, budget_s / (1 + len(shapes)), rng)
-    cost.in_the_loop += [record.Point(name, (0,), WAYS[name].bytes_per_element, reason=why)
-                         for name, why in absent.items() if WAYS[name].needs != _other(device)]  # fmt: skip
+    cost.in_the_loop = [record.Point(name, (0,), WAYS[name].bytes_per_element, reason=why)
+                        for name, why in absent.items() if WAYS[name].needs != _other(device)]  # fmt: skip
+    share_s = budget_s / (1 + len(shapes))
+    try:
+        with torch.inference_mode():
+            say("the update at the workload's own shape")
+            cost.in_the_loop += _in_the_loop(job, able, device, timer, share_s, rng)
+            for shape in shapes:
+                say(f"the update of {shape}, {len(able)} ways")
+                sets = sweep.sets_of(shape, device, cache_bytes)
+                cost.sweep += sweep.time_size(able, sets, device, timer, share_s, rng)
+                del sets
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()  # blocks of this size are of no use to the next
+    except KeyboardInterrupt:
+        cost.interrupted = True
     return cost
 
 

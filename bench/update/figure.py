@@ -44,7 +44,8 @@ def _heading(cost: UpdateCost) -> str:
     e = cost.environment
     where = e.get("gpu", f"one thread of {e['cpu']} ({e['cpu_capability']}, {e['cpus']} CPUs)")
     dirty = " with uncommitted changes" if e["dirty"] else ""
-    return f"{where}, PyTorch {e['torch']}, commit {e['commit']}{dirty}, {cost.started}"
+    stopped = "; INTERRUPTED, some sizes are missing" if cost.interrupted else ""
+    return f"{where}, PyTorch {e['torch']}, commit {e['commit']}{dirty}, {cost.started}{stopped}"
 
 
 def _style(way: str) -> tuple[str, str, str]:

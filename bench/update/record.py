@@ -65,6 +65,7 @@ class UpdateCost:
     sweep: list[Point]
     in_the_loop: list[Point]
     step: Measurement | None = None
+    interrupted: bool = False
 
     def at(self, size_mib: float, way: str) -> Point | None:
         return next((p for p in self.sweep if p.way == way and p.size_mib == size_mib and p.seconds), None)

@@ -10,7 +10,9 @@ import torch
 
 from bench import gpu, report, store
 from bench.__main__ import main
+from bench.contenders import CONTENDERS
 from bench.gpu import Stage, run_stages, stages
+from bench.update.figure import fused_row
 from tests.bench.synthetic import everything, measurement, pairs
 
 
@@ -51,10 +53,22 @@ def test_the_commands_are_accepted(tmp_path: Path) -> None:
 
 
 def test_at_most_eight_files(tmp_path: Path) -> None:
-    """What a table leaves, with update.json, update.png and gpu.log beside it."""
+    """Whatever a table leaves, with update.json, update.png and gpu.log beside it: no raw fact is left out."""
     path = store.save(everything(), tmp_path)
+    beside = [tmp_path / name for name in ("update.json", "update.png", "gpu.log")]
     table = [path, *report.write(everything(), path.parent)]
-    assert len(table) + 3 <= gpu.MOST_FILES
+    for more in ([], [tmp_path / f"{name}.png" for name in ("memory", "profile", "another")]):
+        made = {*table, *beside, *more}
+        left_out = gpu.superfluous(made)
+        assert len(made) - len(left_out) <= gpu.MOST_FILES
+        assert len(left_out) == max(0, len(made) - gpu.MOST_FILES)
+        assert {p.suffix for p in left_out} <= {".png"}
+        assert not {"speedup", "update"} & {p.stem for p in left_out}
+
+
+def test_the_rows_of_the_table_exist_and_run_on_a_device() -> None:
+    assert all(CONTENDERS[name].unavailable("cuda") == "" for name in gpu.ROWS)
+    assert fused_row("cuda") in gpu.ROWS
 
 
 def test_a_stage_that_runs_over_is_interrupted_and_the_next_one_runs(capsys) -> None:

@@ -27,7 +27,7 @@ HERE = [name for name, way in WAYS.items() if not unavailable(way, CPU) and name
 
 @pytest.fixture(scope="module")
 def inputs() -> Inputs:
-    return Inputs.draw((3, 2, 5, 7), CPU)
+    return Inputs.draw((9, 2, 5, 7), CPU)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) for n in COMPILED] + HERE)
@@ -52,7 +52,11 @@ def test_bytes_that_cannot_be_avoided() -> None:
 
 WRONG = {
     "off by a little": lambda i: posterior(i.x, i.out, i.z, i.row) + 1e-3,
-    "a part is not written": lambda i: i.destination[:1].copy_(i.x[:1]) if False else i.destination,
+    "nothing is written": lambda i: i.destination,
+    "the middle is not written": lambda i: posterior(i.x, i.out, i.z, i.row).index_fill(
+        0, torch.tensor([4]), torch.nan
+    ),
+    "the last sample is wrong": lambda i: posterior(i.x, i.out, i.z, i.row).index_fill(0, torch.tensor([8]), 0.5),
     "without the noise": lambda i: posterior(i.x, i.out, torch.zeros_like(i.z), i.row),
 }
 
@@ -62,7 +66,7 @@ def test_a_wrong_way_gets_no_figure(name: str, inputs: Inputs) -> None:
     way = Way("wrong", "", READS_NOISE, lambda device: WRONG[name], WAYS["eager"].check)
     (point,) = sweep.time_size([way], [inputs], CPU, lambda call, sets, calls: 1.0, 0.0, random.Random(0))
     assert point.seconds == []
-    assert point.reason.startswith("ArithmeticError: wrong is")
+    assert point.reason.startswith("ArithmeticError: wrong ")
 
 
 class MadeUpTimer:
@@ -306,3 +310,25 @@ def test_shapes_that_do_not_fit_are_left_out(monkeypatch) -> None:
     monkeypatch.setattr(sweep, "free_bytes", lambda device: 14 << 20)
     made = command.measure(CPU, workload("quick"), None, 0.01, print, "made up", sizes_mib=(0.1, 8))
     assert made.sizes_mib == [pytest.approx(0.1, abs=0.03)]
+
+
+def test_an_interruption_keeps_the_sizes_that_were_measured(monkeypatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.setattr(command, "WAYS", {"copy": WAYS["copy"]})
+    monkeypatch.setattr(sweep, "last_cache_bytes", lambda device: 1)
+    timed, real = [], sweep.time_size
+
+    def interrupted(*given):
+        timed.append(given)
+        if len(timed) == 3:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(sweep, "time_size", interrupted)
+    given = ["--budget", "0.01", "--step-budget", "0", "--out", str(tmp_path)]
+    assert main(["update", *given]) == 130
+    (path,) = tmp_path.glob("*/update/update.json")
+    kept = record.load(path)
+    assert kept.interrupted
+    assert len(kept.sizes_mib) == 1
+    assert kept.inside("copy") is not None
+    assert "interrupted" in capsys.readouterr().err
