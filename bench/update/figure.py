@@ -45,7 +45,8 @@ def _heading(cost: UpdateCost) -> str:
     where = e.get("gpu", f"one thread of {e['cpu']} ({e['cpu_capability']}, {e['cpus']} CPUs)")
     dirty = " with uncommitted changes" if e["dirty"] else ""
     stopped = "; INTERRUPTED, some sizes are missing" if cost.interrupted else ""
-    return f"{where}, PyTorch {e['torch']}, commit {e['commit']}{dirty}, {cost.started}{stopped}"
+    step = "" if cost.step is None else f"; the step: commit {cost.step.environment['commit']}, {cost.step.started}"
+    return f"{where}, PyTorch {e['torch']}, commit {e['commit']}{dirty}, {cost.started}{stopped}{step}"
 
 
 def _style(way: str) -> tuple[str, str, str]:
