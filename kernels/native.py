@@ -4,7 +4,7 @@ Runs on the calling thread alone and takes no part in autograd or in `torch.comp
 """
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor, float32
 
 from kernels.inputs import GuidedLike, halves, same_shape
 from kernels.native_build import library
@@ -28,11 +28,10 @@ def native_posterior(
     guided pair, combined in registers; row: [6] (a, b, c, d, σ, bound). Inputs that are not contiguous
     are copied. destination: contiguous, may be x; a fresh tensor otherwise. NaN is propagated.
     """
-    same_shape("z", z, x)
-    x, destination = _state(x, destination)
-    conditional, unconditional, scale = halves(out, x)
-    conditional, z, row = _plain(conditional), _plain(z), _row(row)
-    unconditional = None if unconditional is None else _plain(unconditional)
+    shape = x.shape
+    x, destination = _state(x, shape, destination)
+    conditional, unconditional, scale = _halves(out, x, shape)
+    z, row = _plain("z", z, x, shape), _row(row)  # named: what was copied lives until the kernel has read it
     library().posterior(
         destination.data_ptr(), x.data_ptr(), conditional.data_ptr(),
         None if unconditional is None else unconditional.data_ptr(), scale, row.data_ptr(),
@@ -54,10 +53,10 @@ def native_posterior_drawn(
 
     sample_ids: [B] int64; step: an integer or a tensor of one. Nothing is drawn where σ = 0.
     """
-    x, destination = _state(x, destination)
-    conditional, unconditional, scale = halves(out, x)
-    conditional, row, ids = _plain(conditional), _row(row), _ids(sample_ids, len(x))
-    unconditional = None if unconditional is None else _plain(unconditional)
+    shape = x.shape
+    x, destination = _state(x, shape, destination)
+    conditional, unconditional, scale = _halves(out, x, shape)
+    row, ids = _row(row), _ids(sample_ids, len(x))
     library().posterior_drawn(
         destination.data_ptr(), x.data_ptr(), conditional.data_ptr(),
         None if unconditional is None else unconditional.data_ptr(), scale, row.data_ptr(),
@@ -82,24 +81,41 @@ def native_words(seed: int, sample_ids: Tensor, step: int | Tensor, blocks: int)
     return destination.to(torch.int64) & 0xFFFF_FFFF
 
 
-def _state(x: Tensor, destination: Tensor | None) -> tuple[Tensor, Tensor]:
+# An update takes some 30 microseconds, and each question to a tensor a tenth of one: each is asked once, and
+# what does not fit is told apart only after that.
+
+
+def _state(x: Tensor, shape: Size, destination: Tensor | None) -> tuple[Tensor, Tensor]:
     """x, contiguous, and where its successor goes."""
-    if x.dtype is not torch.float32 or not x.is_cpu:
+    if x.dtype is not float32 or not x.is_cpu:
         raise ValueError(f"x is {x.dtype} on {x.device}; the native kernel takes torch.float32 on a CPU")
+    if destination is x and x.is_contiguous():
+        return x, x
     x = x.contiguous()
     if destination is None:
         return x, torch.empty_like(x)
     same_shape("destination", destination, x)
-    if destination.dtype is not torch.float32 or not destination.is_contiguous():
+    if destination.dtype is not float32 or not destination.is_contiguous():
         raise ValueError(f"destination must be contiguous and torch.float32, not {destination.dtype}")
     return x, destination
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def _halves(out: Tensor | GuidedLike, x: Tensor, shape: Size) -> tuple[Tensor, Tensor | None, float]:
+    """`kernels.inputs.halves` as the kernel reads them."""
+    if isinstance(out, Tensor):
+        return _plain("out", out, x, shape), None, 1.0
+    conditional, unconditional, scale = halves(out, x)
+    if unconditional is not None:
+        unconditional = _plain("out.unconditional", unconditional, x, shape)
+    return _plain("out.conditional", conditional, x, shape), unconditional, scale
+
+
+def _plain(name: str, tensor: Tensor, x: Tensor, shape: Size) -> Tensor:
     """float32 and contiguous, as the kernel reads it; no copy where it is so already."""
-    if tensor.dtype is torch.float32 and tensor.is_contiguous():
-        return tensor  # `to` asks the dispatcher, which costs more than all other checks
-    return tensor.to(torch.float32).contiguous()
+    if tensor.dtype is float32 and tensor.shape == shape and tensor.is_cpu and tensor.is_contiguous():
+        return tensor
+    same_shape(name, tensor, x)
+    return tensor.to(float32).contiguous()
 
 
 def _row(row: Tensor) -> Tensor:
@@ -107,7 +123,7 @@ def _row(row: Tensor) -> Tensor:
         raise ValueError(f"row must hold 6 coefficients (a, b, c, d, σ, bound), got the shape {list(row.shape)}")
     if not row.is_cpu:
         raise ValueError(f"row is on {row.device}, but x is on cpu")
-    return _plain(row)
+    return row if row.dtype is float32 and row.is_contiguous() else row.to(float32).contiguous()
 
 
 def _seed(seed: int) -> int:
