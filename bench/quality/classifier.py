@@ -43,6 +43,10 @@ class Classifier(nn.Module):
         """What the last layer sees, [N, 96]."""
         return self.layers(images)
 
+    def channels(self, images: Tensor) -> Tensor:
+        """Mean of each channel of the last convolution, [N, 64]: texture and shape that the layers above discard."""
+        return self.layers[:-4](images).mean((2, 3))
+
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
 
@@ -88,6 +92,11 @@ def predictions(images: Tensor, classifier: nn.Module | None = None) -> Tensor:
 def features(images: Tensor, classifier: nn.Module | None = None) -> Tensor:
     """Penultimate activations of images [N, 1, 28, 28], [N, 96] on the CPU; NaN images give NaN."""
     return torch.cat(list(_batches(images, classifier, "features")))
+
+
+def channels(images: Tensor, classifier: nn.Module | None = None) -> Tensor:
+    """Channel means of images [N, 1, 28, 28], [N, 64] on the CPU: the space in which sets are compared."""
+    return torch.cat(list(_batches(images, classifier, "channels")))
 
 
 @torch.inference_mode()

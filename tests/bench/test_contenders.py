@@ -8,7 +8,7 @@ import pytest
 from bench import contenders, whole_runs
 from bench.__main__ import main
 from bench.contenders import CONTENDERS, full_path
-from bench.quality import judged
+from bench.quality import plan
 from bench.report.textbook_table import CLAIMS
 from sampler import schedule
 from sampler.models import Model
@@ -23,7 +23,9 @@ def test_names_are_unique_and_say_what_they_change() -> None:
 
 
 def test_names_used_elsewhere_exist() -> None:
-    assert {*whole_runs.TELLING, *judged.ROWS, *(claim.row for claim in CLAIMS)} <= set(CONTENDERS)
+    assert {*whole_runs.TELLING, *plan.rows("cpu"), *plan.rows("cuda"), *(claim.row for claim in CLAIMS)} <= set(
+        CONTENDERS
+    )
 
 
 @pytest.mark.parametrize("name", CONTENDERS)

@@ -1,0 +1,115 @@
+"""Every figure of a set of pictures: what the quality table shows, from the shipped classifier and real features."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.quality import distances, real
+from bench.quality.classifier import Accuracy, _batches, channels
+from bench.quality.equivalence import Loss, Set, kernel_distance, losses
+from sampler.errors import UsageError
+
+Features = Callable[[Tensor], Tensor]  # images [N, C, H, W] in [-1, 1] -> features [N, D]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What N pictures are worth. losses: against the reference's at the same seeds and labels, if it was given."""
+
+    pictures: int
+    kernel: Loss
+    frechet: float
+    precision: float
+    recall: float
+    correct: int
+    score: float
+    diversity: float
+    losses: dict[str, Loss]
+
+    @property
+    def accuracy(self) -> Accuracy:
+        return Accuracy(self.correct, self.pictures)
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Figures":
+        found = {name: Loss(**loss) for name, loss in stored["losses"].items()}
+        return cls(**{**stored, "kernel": Loss(**stored["kernel"]), "losses": found})
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Pictures as the classifier sees them; images [N, 1, 28, 28], where they are at hand."""
+
+    set: Set
+    logits: Tensor
+    images: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.set)
+
+    def first(self, count: int) -> "Seen":
+        return Seen(self.set.first(count), self.logits[:count], None if self.images is None else self.images[:count])
+
+
+def see(images: Tensor, labels: Tensor, classifier: nn.Module | None = None) -> Seen:
+    """Images [N, 1, 28, 28] in [-1, 1], meant to have labels [N]; every one must be finite."""
+    if not bool(images.isfinite().all()):
+        raise UsageError("some images hold NaN or infinity and cannot be judged")
+    features = real.load().standard(channels(images, classifier))
+    logits = torch.cat(list(_batches(images, classifier, "forward")))
+    return Seen(Set(features, logits.argmax(1) == labels, labels), logits, images)
+
+
+def judge(seen: Seen, reference: Seen | None = None) -> Figures:
+    """All figures; precision and recall are against as many real training images as there are pictures."""
+    those, logits, n = seen.set, seen.logits, len(seen.set)
+    known = real.load()
+    equal = min(n, len(known.train))
+    precision, recall = distances.precision_recall(those.features[:equal], known.train[:equal])
+    return Figures(
+        pictures=n,
+        kernel=kernel_distance(those, known.train),
+        frechet=distances.frechet(distances.statistics(those.features), known.all_train),
+        precision=precision,
+        recall=recall,
+        correct=int(those.correct.sum()),
+        score=distances.classifier_score(logits),
+        diversity=distances.diversity(those.features, those.labels),
+        losses={} if reference is None else losses(those, reference.set, known.train),
+    )
+
+
+def real_test(count: int) -> Seen:
+    """Real test images as if they had been generated: the floor."""
+    known = real.load()
+    logits, labels = known.logits[:count], known.labels[:count]
+    return Seen(Set(known.test[:count], logits.argmax(1) == labels, labels), logits)
+
+
+def noise(count: int, seed: int = 0) -> Seen:
+    """Uniform noise as if it had been generated: the ceiling."""
+    generator = torch.Generator().manual_seed(seed)
+    return see(torch.rand(count, 1, 28, 28, generator=generator) * 2 - 1, torch.arange(count) % 10)
+
+
+def compare(generated: Tensor, real_images: Tensor, features: Features | None = None) -> dict[str, float]:
+    """Distances of two sets of images [N, C, H, W] in the space of `features`, by default the shipped classifier's.
+
+    Any function from images to features [N, D] plugs in; `inception.features(file)` is one for natural images.
+    """
+    features = channels if features is None else features
+    g, r = features(generated), features(real_images)
+    least = min(len(g), len(r))
+    precision, recall = distances.precision_recall(g[:least], r[:least])
+    return {
+        "frechet": distances.frechet(distances.statistics(g), distances.statistics(r)),
+        "kernel": distances.kernel_distance(g, r),
+        "precision": precision,
+        "recall": recall,
+    }

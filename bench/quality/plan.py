@@ -1,0 +1,143 @@
+"""What `python -m bench quality` draws: the two curves, the rows that draw other pictures, and the known-bad sets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import torch
+
+from bench.quality.drawing import BATCHED, FROZEN, Point
+from sampler.models import Model, load_model
+from sampler.schedule import NoiseSchedule
+from sampler.textbook import textbook_strided_timesteps
+from sampler.trajectory import Trajectory, ancestral, ddim, spaced, strided
+from sampler.variants import LIMITED, VARIANTS, Variant
+
+MODEL, SCALE = "fashion-mnist", 3.0
+STEPS = (1000, 500, 250, 100, 50, 25, 10)
+GUIDANCE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
+GUIDANCE_STEPS = 100  # of the guidance curve: by the steps curve as good as 1,000
+REFERENCE, OTHER_SEEDS, DAMAGED = "ancestral-1000", "ancestral-1000-seed1", "ancestral-25"
+SHIFTED = "shifted-schedule"
+SHIFT = 50  # timesteps by which the network is misled
+SAMPLERS = {"ancestral": ancestral, "strided": strided, "ddim": ddim}  # DDIM(1) is ancestral: the same table
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Which point shows a row's pictures, and which spends the row's time on plain fewer steps ('': none can)."""
+
+    point: str
+    control: str = ""
+
+
+# row of the speed table -> its pictures, and its control: plain ancestral steps in no more than the row's time
+ROWS = {
+    "reference": Drawn(REFERENCE),
+    "textbook": Drawn("textbook"),
+    "autocast-bf16": Drawn("autocast-1000"),
+    "cast-bf16": Drawn("half-1000"),
+    "all-half": Drawn("half-1000", "ancestral-500"),
+    "limited-guidance": Drawn("limited-1000", "ancestral-500"),
+    "all-equal-steps": Drawn("limited-1000", "ancestral-500"),
+    "textbook-strided": Drawn("textbook-strided-250", "ancestral-250"),
+    "strided": Drawn("strided-250", "ancestral-250"),
+    "ddim": Drawn("ddim-50", "ancestral-50"),
+    "all-together": Drawn("limited-ddim-50", "ancestral-25"),
+}
+ON_CUDA = {
+    "tf32": Drawn("tf32-1000"),
+    "autocast-fp16": Drawn("autocast-fp16-1000"),
+    "cast-fp16": Drawn("cast-fp16-1000"),
+    "all-equal-steps-cuda": Drawn("half-1000", "ancestral-500"),
+    "all-together-cuda": Drawn("half-limited-ddim-50", "ancestral-25"),
+}
+
+
+def rows(device: str) -> dict[str, Drawn]:
+    """The rows that are judged on a device."""
+    if device == "cpu":
+        return ROWS
+    on_gpu = {name: d for name, d in ROWS.items() if name not in ("all-half", "all-equal-steps", "all-together")}
+    return {**on_gpu, **ON_CUDA}
+
+
+def guidance_point(scale: float) -> str:
+    return f"ancestral-{GUIDANCE_STEPS}" if scale == SCALE else f"guidance-{scale:g}"
+
+
+@cache
+def points(device: str = "cpu") -> dict[str, Point]:
+    """Every point by its name; those at guidance 3 share one compiled step, the other scales are drawn eagerly."""
+    model = load_model(MODEL)
+    schedule = model.schedule
+    fewer, full = ancestral(schedule, spaced(schedule, GUIDANCE_STEPS)), ancestral(schedule)
+    fast = FROZEN if device == "cpu" else VARIANTS["all-lossless-cuda"]
+    limited = replace(fast, name=f"{fast.name}, limited", guided_between=LIMITED)
+    of_curve = {f"{name}-{steps}": sampler(schedule, spaced(schedule, steps))
+                for steps in STEPS for name, sampler in SAMPLERS.items()}  # fmt: skip
+    found: list[tuple[str, Trajectory, Variant]] = [
+        *((name, path, fast) for name, path in of_curve.items()),
+        ("textbook", ancestral(schedule, variance="beta", clip=None), fast),
+        ("textbook-strided-250", textbook_strided_table(model, 250), fast),
+        ("limited-1000", full, limited),
+        ("limited-ddim-50", of_curve["ddim-50"], limited),
+        (SHIFTED, shifted(schedule, GUIDANCE_STEPS, SHIFT), fast),
+        *((guidance_point(s), fewer, BATCHED) for s in GUIDANCE if s != SCALE),
+        *((name, of_curve.get(name.removeprefix("half-limited-"), full), variant)
+          for name, variant in _halves(device).items()),
+    ]  # fmt: skip
+    scales = {guidance_point(s): s for s in GUIDANCE}
+    made = [Point(name, path, scales.get(name, SCALE), variant=variant, device=device) for name, path, variant in found]
+    made.append(Point(OTHER_SEEDS, full, seed=1, variant=fast, device=device))
+    return {point.name: point for point in made}
+
+
+def of_device(device: str) -> Callable[[], dict[str, Point]]:
+    """`points` of a device, as a function that a drawing process can call too."""
+    return partial(points, device)
+
+
+def _halves(device: str) -> dict[str, Variant]:
+    """What draws the rows in other precisions: the rows' own variants, with batched guidance."""
+
+    def batched(name: str) -> Variant:
+        return replace(VARIANTS[name], name=f"{name}, batched", guide=BATCHED.guide)
+
+    if device == "cpu":
+        return {"half-1000": VARIANTS["all-half"], "autocast-1000": batched("autocast-bf16")}
+    equal = VARIANTS["all-equal-steps-cuda"]
+    return {
+        "half-1000": equal, "autocast-1000": batched("autocast-bf16"), "tf32-1000": batched("tf32"),
+        "autocast-fp16-1000": batched("autocast-fp16"), "cast-fp16-1000": batched("cast-fp16"),
+        "half-limited-ddim-50": equal,
+    }  # fmt: skip
+
+
+def wanted(samples: int, device: str = "cpu") -> list[tuple[str, int]]:
+    """Every point with its samples: the anchors first, then what the rows show, then the curves, the cheap first."""
+    known = points(device)
+    shown = {p for d in rows(device).values() for p in (d.point, d.control) if p} | {SHIFTED}
+
+    def rank(name: str) -> tuple[bool, bool, int]:
+        return name not in (REFERENCE, OTHER_SEEDS, DAMAGED), name not in shown, known[name].path.steps
+
+    return [(name, samples) for name in sorted(known, key=rank)]
+
+
+def textbook_strided_table(model: Model, steps: int) -> Trajectory:
+    """`sampler.textbook.textbook_strided` as a table: unclipped, and noise left at the end."""
+    visited = textbook_strided_timesteps(model.schedule, steps)
+    stride, signal = -visited.step, model.schedule.alphas_cumprod
+    now = signal[list(visited)]
+    then = signal[[max(t - stride, 0) for t in visited]]
+    rows = [1 / now.sqrt(), (1 - now).sqrt() / now.sqrt(), then.sqrt(), torch.zeros_like(now), (1 - then).sqrt()]
+    bound = torch.full_like(now, float("inf"))
+    return Trajectory("textbook-strided", tuple(visited), torch.stack([*rows, bound], dim=1), model.schedule.steps)
+
+
+def shifted(schedule: NoiseSchedule, steps: int, by: int) -> Trajectory:
+    """A fault: the table of one set of timesteps, the network told that it is `by` timesteps less noisy."""
+    told = [round((i + 1) * (schedule.steps - by) / steps) - 1 for i in reversed(range(steps))]
+    rows = ancestral(schedule, [t + by for t in told]).rows
+    return Trajectory("shifted", tuple(told), rows, schedule.steps)

@@ -1,0 +1,110 @@
+"""Drawn pictures: kept by content, resumed where stopped, and never taken for those of other code."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.quality import content, drawing, plan
+from bench.quality.drawing import BATCHED, Point
+from sampler.models import load_model
+from sampler.trajectory import ancestral, spaced
+from sampler.variants import REFERENCE, VARIANTS, Update, native_update
+
+
+def points() -> dict[str, Point]:
+    schedule = load_model("fashion-mnist").schedule
+    return {"two": Point("two", ancestral(schedule, spaced(schedule, 2)), variant=BATCHED)}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    drawing.draw(points, [("two", 40)], folder, 1)
+    return folder
+
+
+def test_what_is_drawn_is_read_and_is_what_the_sampler_gives(store: Path) -> None:
+    point = points()["two"]
+    drawn = drawing.read(point, 30, store)
+    assert drawn.images.shape == (30, 1, 28, 28)
+    assert drawn.labels.tolist() == [i % 10 for i in range(30)]
+    assert drawn.cpu_s > 0
+    now, labels = drawing.draw_now(point, 20)
+    assert (now - drawn.images[:20]).abs().max() <= 2 / 127.5  # another batch size, the same pictures
+    assert labels.tolist() == drawn.labels[:20].tolist()
+
+
+def test_nothing_is_drawn_twice_and_what_is_missing_is(store: Path, monkeypatch) -> None:
+    said: list[str] = []
+    drawing.draw(points, [("two", 40)], store, 1, said.append)
+    assert said == ["every picture is there already"]
+    folder = drawing.folder(points()["two"], store)
+    kept = (folder / "0000.npz").stat().st_mtime_ns
+    second = np.load(folder / "0001.npz")["images"]
+    (folder / "0001.npz").unlink()
+    assert drawing.read(points()["two"], 40, store) is None
+    assert len(drawing.kept(points()["two"], store).labels) == 20
+    drawing.draw(points, [("two", 40)], store, 1, said.append)
+    assert (folder / "0000.npz").stat().st_mtime_ns == kept
+    assert np.array_equal(np.load(folder / "0001.npz")["images"], second)
+
+
+def test_whatever_decides_pictures_is_in_the_digest() -> None:
+    point = points()["two"]
+    schedule = load_model("fashion-mnist").schedule
+    other_table = ancestral(schedule, spaced(schedule, 2), variance="beta")
+    others = [
+        replace(point, seed=1), replace(point, guidance=2.0), replace(point, path=other_table),
+        replace(point, variant=VARIANTS["limited-guidance"]), replace(point, variant=VARIANTS["cast-bf16"]),
+        replace(point, variant=REFERENCE), replace(point, variant=VARIANTS["all-lossless"]),
+    ]  # fmt: skip
+    digests = [point.digest, *(other.digest for other in others)]
+    assert len(set(digests)) == len(digests)
+    assert replace(point, name="of another name").digest == point.digest
+
+
+def test_a_changed_kernel_or_weight_gives_another_digest(tmp_path: Path, monkeypatch) -> None:
+    native = replace(BATCHED, update=native_update, needs="cpu")
+    before = content.of_variant(native)
+    for file in content.KERNELS.iterdir():
+        if file.suffix in (".py", ".cpp", ".h"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    source = next(tmp_path.glob("*.cpp"))
+    monkeypatch.setattr(content, "KERNELS", tmp_path)
+    assert content.of_variant(native) == before
+    source.write_text(source.read_text() + "\nint changed;\n")
+    assert content.of_variant(native) != before
+    network = load_model("fashion-mnist").network
+    digest = content.of_network(network)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] += 1e-6
+    assert content.of_network(network) != digest
+
+
+def test_comments_and_formatting_change_nothing_and_code_does() -> None:
+    same = content._code('def f(x):\n    """Of x."""\n    return x + 1  # one more\n')
+    assert content._code("def f(x):\n    return (x + 1)\n") == same
+    assert content._code("def f(x):\n    return x + 2\n") != same
+
+
+def test_a_changed_update_gives_another_digest() -> None:
+    def one():
+        return lambda x, out, z, row: x
+
+    def other():
+        return lambda x, out, z, row: x + 0
+
+    digests = {content.of_variant(replace(BATCHED, update=Update(load))) for load in (one, other)}
+    assert len(digests) == 2
+
+
+def test_the_plan_names_every_lossy_row_and_its_control() -> None:
+    for device in ("cpu", "cuda"):
+        known = plan.points(device)
+        named = {p for d in plan.rows(device).values() for p in (d.point, d.control) if p}
+        assert named <= set(known)
+        assert {n for n, _ in plan.wanted(50, device)} == set(known)
+    assert [n for n, _ in plan.wanted(50)][:3] == [plan.DAMAGED, plan.REFERENCE, plan.OTHER_SEEDS]

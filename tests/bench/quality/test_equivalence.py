@@ -1,0 +1,108 @@
+"""Verdicts by equivalence: what is shown to be inside a budget, what beyond it, and what cannot be said."""
+
+import pytest
+import torch
+from scipy import stats
+
+from bench.quality import equivalence
+from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE, Budget, Loss, Set, kernel_distance, losses
+from sampler.errors import UsageError
+
+BUDGET = Budget(0.1, 0.1, 0.1, "for a test", "nowhere")
+
+
+def drawn(count: int, seed: int, shift: float = 0.0, accuracy: float = 0.9, spread: float = 1.0) -> Set:
+    """Pictures of ten labels whose features lie around the label's centre."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 10
+    centres = torch.randn(10, 16, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
+    noise = torch.randn(count, 16, generator=generator, dtype=torch.float64) * spread
+    correct = torch.rand(count, generator=generator) < accuracy
+    return Set(centres[labels] + noise + shift, correct, labels)
+
+
+REAL = drawn(500, 7).features
+
+
+def found(**values: tuple[float, float]) -> dict[str, Loss]:
+    return {name: Loss(*values.get(name, (0.0, 0.01)), 200) for name in LOSSES}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, EQUIVALENT),
+        ({"kernel": (0.05, 0.01)}, EQUIVALENT),
+        ({"kernel": (0.09, 0.01)}, UNSURE),
+        ({"accuracy": (0.0, 0.08)}, UNSURE),
+        ({"diversity": (0.2, 0.08)}, UNSURE),
+        ({"kernel": (0.2, 0.01)}, WORSE),
+        ({"accuracy": (0.2, 0.01), "kernel": (0.0, 0.5)}, WORSE),
+        ({"diversity": (-0.5, 0.01)}, EQUIVALENT),
+        ({"kernel": (float("nan"), 0.01)}, UNSURE),
+        ({"kernel": (0.0, float("nan"))}, UNSURE),
+    ],
+)
+def test_a_verdict_takes_every_loss_to_pass_and_one_to_fail(values: dict, expected: str) -> None:
+    verdict, why = equivalence.verdict(found(**values), BUDGET)
+    assert verdict == expected
+    assert "N = 200" in why
+
+
+def test_not_knowing_is_not_passing() -> None:
+    """No difference at all, and too few pictures to say so."""
+    few = drawn(50, 1)
+    verdict, _ = equivalence.verdict(losses(few, few, REAL), Budget(1e-6, 1e-3, 1e-6, "", ""))
+    assert verdict == UNSURE
+
+
+def test_a_set_against_itself_loses_nothing() -> None:
+    those = drawn(100, 1)
+    lost = losses(those, those, REAL)
+    assert lost["kernel"].value == pytest.approx(0, abs=1e-12)
+    assert lost["kernel"].error == pytest.approx(0, abs=1e-12)
+    assert lost["diversity"].value == pytest.approx(0, abs=1e-12)
+    assert lost["accuracy"].value == 0
+
+
+def test_what_is_lost_is_seen_in_the_loss_that_it_concerns() -> None:
+    reference = drawn(200, 1)
+    moved, unrecognised, narrow = drawn(200, 2, shift=0.6), drawn(200, 2, accuracy=0.5), drawn(200, 2, spread=0.5)
+    for row, name in ((moved, "kernel"), (unrecognised, "accuracy"), (narrow, "diversity")):
+        lost = losses(row, reference, REAL)
+        assert lost[name].lower > 0
+    same = losses(drawn(200, 3), reference, REAL)
+    for loss in same.values():
+        low, high = loss.interval
+        assert low < 0 < high
+
+
+def test_the_kernel_distance_of_a_balanced_set_is_unbiased() -> None:
+    """Pictures balanced by label have fewer pairs of one label than at random; the distance must not see it."""
+    values = [kernel_distance(drawn(50, seed), REAL).value for seed in range(15)]
+    mean = sum(values) / len(values)
+    assert abs(mean) < 3 * torch.tensor(values).std().item() / len(values) ** 0.5 + 0.02
+
+
+@pytest.mark.parametrize("freedom", [9, 49, 199])
+@pytest.mark.parametrize("z", [equivalence.Z_PASS, equivalence.Z_FAIL, 1.96])
+def test_students_quantile(z: float, freedom: int) -> None:
+    assert equivalence._t(z, freedom) == pytest.approx(stats.t.ppf(stats.norm.cdf(z), freedom), rel=0.01)
+
+
+def test_bounds_cover_what_they_should() -> None:
+    """Of sets that lose nothing, about 95 % have an upper bound above 0."""
+    above = 0
+    for seed in range(25):
+        lost = losses(drawn(50, 2 * seed), drawn(50, 2 * seed + 1), REAL)
+        above += lost["kernel"].upper > 0
+    assert stats.binomtest(above, 25, 0.95).pvalue > 0.001
+
+
+def test_mistakes_are_refused() -> None:
+    with pytest.raises(UsageError, match="nothing can be said"):
+        losses(drawn(40, 1), drawn(40, 2), REAL)
+    with pytest.raises(UsageError, match="same labels"):
+        losses(drawn(60, 1), drawn(50, 2), REAL)
+    with pytest.raises(UsageError, match="positive margin"):
+        Budget(0.0, 0.1, 0.1, "", "")
