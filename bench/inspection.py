@@ -21,6 +21,7 @@ from bench.contenders import CONTENDERS, REFERENCE, Contender, full_path
 from bench.interleave import Arm, Stage
 from bench.meter import Usage, forget_peak, meter_for
 from bench.profile import UPDATE, MarkedNoise, mark_network, profiled
+from bench.quality import same_noise
 from bench.tally import Tally
 from bench.workload import from_json
 from sampler import runtime
@@ -175,6 +176,12 @@ class Inspection:
             return
         probe(self.stage, self.arm, self.workload.seed, self.emit)
 
+    def same_noise(self) -> None:
+        """Layer 1 of quality: how far the row leaves a float64 run on the same noise, at every step of a short path."""
+        if not self.contender.textbook:
+            found = same_noise.of_contender(self.stage, self.contender, self.arm.sampler)
+            self.emit(event="divergence", row=self.contender.name, **found.json())
+
     def pace(self) -> None:
         """Wall seconds of a step: the median of some, one by one, spread over the path."""
         noise, seconds = self.arm.noise(1, self.stage.batch), []
@@ -279,7 +286,7 @@ class Inspection:
                 module.register_forward_hook(look)
 
 
-LOOKS = ("first_call", "scaling", "evidence", "compare")
+LOOKS = ("first_call", "scaling", "evidence", "compare", "same_noise")
 ALONE = ("roof",)  # looked at once, while nothing else runs
 
 

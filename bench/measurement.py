@@ -12,6 +12,10 @@ from statistics import fmean, median
 from typing import Any
 
 from bench.contenders import CONTENDERS, REFERENCE, TEXTBOOK
+from bench.quality import equivalence
+from bench.quality.equivalence import UNSURE, WORSE
+from bench.quality.judging import Figures
+from bench.quality.same_noise import Divergence
 from bench.students_t import Interval, midmean, ratio_interval
 from bench.workload import Workload, from_json
 
@@ -111,7 +115,37 @@ class Row:
             )
         if not self.lossless and error is not None and not math.isfinite(error):
             return "its pictures hold NaN or infinity"
-        return ""
+        if self.divergence is not None and self.divergence.fault:
+            return self.divergence.fault
+        verdict, why = self.verdict
+        return f"layer 2 (other pictures): {why}" if verdict == WORSE else ""
+
+    @cached_property
+    def divergence(self) -> Divergence | None:
+        """Layer 1 of quality: how far it leaves a float64 run on the same noise; None where it was not looked at."""
+        found = self.measurement.of("divergence", self.name)
+        return Divergence.from_json(found[-1]) if found else None
+
+    @cached_property
+    def figures(self) -> Figures | None:
+        """Layer 2: what its pictures are worth; None where none were judged."""
+        found = self.measurement.of("quality", self.name)
+        return Figures.from_json(found[-1]["figures"]) if found else None
+
+    @cached_property
+    def verdict(self) -> tuple[str, str]:
+        """EQUIVALENT, WORSE or UNSURE against the row's own budget and why; '' where it has none."""
+        budget = CONTENDERS[self.name].budget if self.name in CONTENDERS else None
+        if budget is None:
+            return "", ""
+        if self.figures is None or not self.figures.losses:
+            return UNSURE, "its pictures were not judged in this run; `python -m bench quality` draws enough of them"
+        return equivalence.verdict(self.figures.losses, budget)
+
+    @property
+    def amber(self) -> bool:
+        """It ran, and its pictures are not shown to be inside its budget."""
+        return self.status == "ok" and self.verdict[0] == UNSURE
 
     @property
     def absence(self) -> str:

@@ -1,35 +1,43 @@
 """Layer 1, same sample and other rounding: how far a row leaves a float64 run of the same sampler on the same noise.
 
 A row may err at every timestep at most `FACTOR` times as much as the reference in the row's own precision, plus a
-measured floor: how far the reference itself moves when its batch is summed in another order.
+measured floor: how far the reference itself moves when every step's input and prediction are rounded otherwise.
 """
 
 import copy
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.contenders import Contender, full_path
+from bench.interleave import Stage
 from sampler import precision
 from sampler.guidance import Condition
 from sampler.models import Model
 from sampler.noise import PhiloxNoise
+from sampler.posterior import combine, posterior
 from sampler.precision import Prepared
-from sampler.trajectory import Trajectory
-from sampler.variants import REFERENCE, Sampler, Variant, build, run
+from sampler.trajectory import COLUMNS, Trajectory
+from sampler.variants import REFERENCE, Sampler, Update, Variant, build, run
+
+States = dict[int, Tensor]  # position in the trajectory -> state after that step
 
 FACTOR, FACTOR_HALF = 2.0, 3.0  # as PyTorch's own benchmarks of compilers allow (float32 and half precision)
+SHORT, SHORT_OF_FEWER = 25, 100  # steps asked for when every row is inspected; of a row that takes fewer than asked
 EPSILON = 2.0**-23  # of float32, at the scale of a state: what one rounding may do
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """RMS errors against the float64 run after each step, in units of the pictures' range [-1, 1].
+    """RMS errors against the float64 run after each step seen, in units of the pictures' range [-1, 1].
 
-    error: the row's; own: the reference's in the row's precision; floor: what another order of summation does to
-    the reference; repeats: the reference gave the same bits twice; same_bits: the row gave the reference's bits.
+    error: the row's; own: the reference's in the row's precision; floor: what the last bit of every step does to the
+    reference; repeats: the reference gave the same bits twice; same_bits: the row gave the reference's bits.
+    table: how the row's table differs from the one it declares, steps: how many it did not take; '' if neither.
     """
 
     timesteps: tuple[int, ...]
@@ -39,7 +47,8 @@ class Divergence:
     factor: float
     repeats: bool
     same_bits: bool
-    table: str = ""  # how its table differs from the one it declares, or ''
+    table: str = ""
+    steps: str = ""
 
     @property
     def bounds(self) -> list[float]:
@@ -48,8 +57,9 @@ class Divergence:
     @property
     def fault(self) -> str:
         """Why the row is not the same sample, in one sentence, or ''."""
-        if self.table:
-            return f"layer 1 (same noise): {self.table}"
+        for different in (self.table, self.steps):
+            if different:
+                return f"layer 1 (same noise): {different}"
         if not self.repeats:
             return "layer 1 (same noise): the reference itself does not repeat its bits, so nothing can be compared"
         for t, error, own, bound in zip(self.timesteps, self.error, self.own, self.bounds, strict=True):
@@ -60,17 +70,22 @@ class Divergence:
                 )
         return ""
 
+    @property
+    def nearest(self) -> float:
+        """Its largest share of the bound: beyond 1 it is at fault."""
+        return max((e / b for e, b in zip(self.error, self.bounds, strict=True)), default=math.inf)
+
     def json(self) -> dict[str, Any]:
-        return {
-            "timesteps": list(self.timesteps), "error": list(self.error), "own": list(self.own),
-            "floor": list(self.floor), "factor": self.factor, "repeats": self.repeats, "same_bits": self.same_bits,
-            "table": self.table,
-        }  # fmt: skip
+        return asdict(self)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Divergence":
-        lists = {name: tuple(stored[name]) for name in ("timesteps", "error", "own", "floor")}
-        return cls(**{**stored, **lists})
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in stored.items()
+            if name in {field.name for field in fields(cls)}
+        }
+        return cls(**known)
 
 
 class SameNoise:
@@ -85,22 +100,25 @@ class SameNoise:
 
     def divergence(self, sampler: Sampler, path: Trajectory, declared: Trajectory | None = None) -> Divergence:
         """Run a built row on its path; declared: the path it says it takes, which must be the same to the last bit."""
+        expected = path if declared is None else declared
         variant = sampler.variant
         own = replace(REFERENCE, precision=variant.precision, guided_between=variant.guided_between)
-        expected = path if declared is None else declared
         truth = self._once(("truth", variant.guided_between), expected, lambda: self._truth(own, expected))
-        reference = self._once(("own", own.precision, own.guided_between), expected, lambda: self._own(own, expected))
+        kind = ("own", own.precision, own.guided_between)
+        first, second, nudged = self._once(kind, expected, lambda: self._own(own, expected))
         states = self._states(sampler, path)
+        seen, last = [i for i in sorted(states) if i in truth], max(states, default=-1)
         half = variant.precision not in (precision.full, precision.tf32)
         return Divergence(
-            timesteps=expected.timesteps,
-            error=_rms(states, truth),
-            own=_rms(reference[0], truth),
-            floor=_rms(reference[0], reference[2]),
+            timesteps=tuple(expected.timesteps[i] for i in seen),
+            error=_rms(states, truth, seen),
+            own=_rms(first, truth, seen),
+            floor=_rms(first, nudged, seen),
             factor=FACTOR_HALF if half else FACTOR,
-            repeats=_same(reference[0], reference[1]),
-            same_bits=_same(states, reference[0]),
-            table="" if declared is None else compare_tables(path, declared),
+            repeats=_same(first, second),
+            same_bits=bool(states) and _same(states, first),
+            table=compare_tables(path, expected),
+            steps="" if last == path.steps - 1 else f"of {path.steps} steps it came to the end of {last + 1}",
         )
 
     def _once(self, key: tuple, path: Trajectory, compute: Callable[[], Any]) -> Any:
@@ -109,19 +127,14 @@ class SameNoise:
             self._known[whole] = compute()
         return self._known[whole]
 
-    def _own(self, variant: Variant, path: Trajectory) -> tuple[list[Tensor], ...]:
-        """The reference in a precision: twice, and once more with its batch doubled, which sums in another order."""
+    def _own(self, variant: Variant, path: Trajectory) -> tuple[States, States, States]:
+        """The reference in a precision: twice, and once more with the last bit of every step's numbers changed."""
         sampler = build(variant, self.model.network, self.condition, self.guidance)
-        doubled = None
-        if self.condition is not None:
-            doubled = Condition(self.condition.value.repeat(_ones(2, self.condition.value)),
-                                self.condition.null.repeat(_ones(2, self.condition.null)))  # fmt: skip
-        wide = build(variant, self.model.network, doubled, self.guidance)
-        noise = PhiloxNoise(self.noise.seed, [*self.noise.sample_ids] * 2)
-        twice = _collect(wide, torch.cat([self.start, self.start]), path, noise)
-        return self._states(sampler, path), self._states(sampler, path), [s[: self.batch] for s in twice]
+        moved = replace(variant, update=Update(lambda: _nudging(torch.Generator(self.model.device).manual_seed(0))))
+        nudged = build(moved, self.model.network, self.condition, self.guidance)
+        return self._states(sampler, path), self._states(sampler, path), self._states(nudged, path)
 
-    def _truth(self, variant: Variant, path: Trajectory) -> list[Tensor]:
+    def _truth(self, variant: Variant, path: Trajectory) -> States:
         """The same sampler in float64 throughout: network, table and state; the noise is the same numbers."""
         exact = replace(variant, precision=lambda network: Prepared(network))
         network = copy.deepcopy(self.model.network).double()
@@ -131,8 +144,22 @@ class SameNoise:
         sampler = build(exact, network, condition, self.guidance)
         return _collect(sampler, self.start.double(), _Exact(path), _Widened(self.noise))
 
-    def _states(self, sampler: Sampler, path: Trajectory) -> list[Tensor]:
+    def _states(self, sampler: Sampler, path: Trajectory) -> States:
         return _collect(sampler, self.start, path, self.noise)
+
+
+def of_contender(stage: Stage, contender: Contender, sampler: Sampler) -> Divergence:
+    """A built row on a short path of its own kind, and its whole table against the one that it declares.
+
+    What claims to change no picture declares the reference's path.
+    """
+    model, asked = stage.model, stage.workload.steps
+    own = contender.path(model, asked)
+    short = min(asked, SHORT if own.steps >= asked or contender.lossless else SHORT_OF_FEWER)
+    path = full_path(model, short) if contender.lossless else contender.path(model, short)
+    compared = SameNoise(model, stage.condition, stage.guidance, stage.batch, stage.workload.seed)
+    found = compared.divergence(sampler, path)
+    return replace(found, table=compare_tables(own, full_path(model, asked))) if contender.lossless else found
 
 
 def compare_tables(path: Trajectory, declared: Trajectory) -> str:
@@ -140,14 +167,13 @@ def compare_tables(path: Trajectory, declared: Trajectory) -> str:
     if path.timesteps != declared.timesteps:
         missing = sorted(set(declared.timesteps) - set(path.timesteps), reverse=True)
         what = f"; timestep {missing[0]} is missing" if missing else ""
-        return f"its path has {path.steps} steps where {declared.steps} are declared, or others{what}"
+        return f"its path has {path.steps:,} steps, not the {declared.steps:,} declared{what}"
     different = (path.rows != declared.rows).nonzero()
     if not len(different):
         return ""
     i, j = different[0].tolist()
-    name = ("a", "b", "c", "d", "sigma", "bound")[j]
     return (
-        f"its table differs from the declared one: {name} at timestep {path.timesteps[i]} is "
+        f"its table differs from the declared one: {COLUMNS[j]} at timestep {path.timesteps[i]} is "
         f"{float(path.rows[i, j]):.9g} instead of {float(declared.rows[i, j]):.9g}"
     )
 
@@ -175,22 +201,27 @@ class _Widened:
         return _Widened(self.noise.select(start, stop))
 
 
-def _collect(sampler: Sampler, x: Tensor, path: Trajectory, noise) -> list[Tensor]:
-    """The state after every step, in its own dtype."""
-    states: list[Tensor] = []
-    run(sampler, x, path, noise, after_step=lambda i, state: states.append(state.detach().clone()))
+def _nudging(generator: torch.Generator) -> Callable[..., Tensor]:
+    """The update with its state and prediction each moved by half a unit in the last place, up or down."""
+
+    def nudge(x: Tensor) -> Tensor:
+        signs = torch.randint(0, 2, x.shape, generator=generator, device=x.device) - 0.5
+        return x * (1 + signs * EPSILON)
+
+    return lambda x, out, z, row: posterior(nudge(x), nudge(combine(out).to(x.dtype)), z, row)
+
+
+def _collect(sampler: Sampler, x: Tensor, path: Trajectory, noise) -> States:
+    """The state after every step that can be seen (of several replayed at once, the last), in its own dtype."""
+    states: States = {}
+    run(sampler, x, path, noise, after_step=lambda i, state: states.update({i: state.detach().clone()}))
     return states
 
 
-def _rms(one: list[Tensor], other: list[Tensor]) -> tuple[float, ...]:
-    """Per step; where one path lacks steps, its last state stands for them."""
-    padded = [*one, *[one[-1]] * (len(other) - len(one))][: len(other)]
-    return tuple(float((a.double() - b.double()).square().mean().sqrt()) for a, b in zip(padded, other, strict=True))
+def _rms(one: States, other: States, at: list[int]) -> tuple[float, ...]:
+    return tuple(float((one[i].double() - other[i].double()).square().mean().sqrt()) for i in at)
 
 
-def _same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def _ones(first: int, value: Tensor) -> tuple[int, ...]:
-    return (first, *[1] * (value.ndim - 1))
+def _same(one: States, other: States) -> bool:
+    """Bit for bit, wherever both were seen."""
+    return all(torch.equal(one[i], other[i]) for i in one.keys() & other.keys())
