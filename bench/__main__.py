@@ -14,6 +14,7 @@ from bench.gate import command as gate
 from bench.gate import stored_commands
 from bench.options import add_options, from_options
 from bench.progress import Progress
+from bench.quality import command as quality_command
 from bench.quality import divergence
 from bench.report import table
 from bench.run import measure
@@ -22,7 +23,7 @@ from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
 from sampler.models import checked_device
 
-USAGE_EXIT = 3
+UNSURE_EXIT, USAGE_EXIT = 2, 3
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,14 +50,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m bench",
         description="Measure what makes diffusion sampling faster on this machine, and what it costs.",
-        epilog="Exit codes: 0 all rows fine, 1 a row failed, 3 a mistake in what was asked, 130 interrupted; "
-        "of the gate: see gate --help.",
+        epilog="Exit codes: 0 all rows fine, 1 a row failed, 2 a row is unsure (with --strict alone), 3 a mistake in "
+        "what was asked, 130 interrupted; of the gate: see gate --help.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="measure, and write the table, the CSV and the pictures")
     add_options(run.add_argument, prefix="--")
     run.add_argument("--rows", metavar="A,B", help="only these rows (and the reference), by the names of `list`")
+    run.add_argument("--strict", action="store_true", help="exit 2 where a row is not shown to keep its quality budget")
     run.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
     run.set_defaults(do=_run)
 
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     break_even.add_to(commands)
     overhead.add_to(commands)
     divergence.add_to(commands)
+    quality_command.add_to(commands)
 
     again = commands.add_parser("report", help="make the table, CSV and pictures again from a stored result")
     again.add_argument("result", type=Path, nargs="?", help="a results/<machine>/*.json (default: the newest)")
@@ -101,7 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
     failed = failures(measurement)
     for name, reason in failed:
         print(f"FAILED {name}: {reason}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed else UNSURE_EXIT if arguments.strict and unsure(measurement) else 0
 
 
 def keep(measurement, results: Path = store.RESULTS):
@@ -114,6 +117,11 @@ def failures(measurement) -> list[tuple[str, str]]:
     """The rows that turn the exit: those that failed, and those that should have been measured and were not."""
     rows = [measurement.row(name) for name in measurement.rows]
     return [(r.name, r.reason or r.absence) for r in rows if r.status in ("red", "missing")]
+
+
+def unsure(measurement) -> list[str]:
+    """The rows that ran and are not shown to be inside their quality budget."""
+    return [name for name in measurement.rows if measurement.row(name).amber]
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import store
-from bench.__main__ import keep
+from bench.__main__ import UNSURE_EXIT, keep, unsure
 from bench.contenders import CONTENDERS
 from bench.gate import command as gate
 from bench.gate import outputs as gate_outputs
@@ -28,6 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(group.addoption, prefix="--")
     group.addoption("--gate-against", metavar="REV", help="judge the rows against another revision of this repository, "
                     "instead of the speed-up table; see `python -m bench gate --help`")  # fmt: skip
+    group.addoption("--strict-quality", action="store_true",
+                    help="exit 2 where a row is not shown to keep its quality budget")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,10 +75,13 @@ def _rows(request: pytest.FixtureRequest) -> list[str]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """The gate's own exit code: 1 regressed, 2 could not be judged."""
+    """The gate's own exit code: 1 regressed, 2 could not be judged; or that a row's quality is unsure, if asked."""
     result = session.config.stash.get(GATED, None)
     if result is not None and session.exitstatus in (0, 1):
         session.exitstatus = result.exit_code
+    measurement = session.config.stash.get(MEASURED, None)
+    if session.config.option.strict_quality and session.exitstatus == 0 and measurement and unsure(measurement):
+        session.exitstatus = UNSURE_EXIT
 
 
 @pytest.fixture(scope="session")

@@ -147,8 +147,8 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
         alive = [w for w in crew if not w.dead]
         if last and alive:
             give(alive[-1], do="whole", seconds=budget_s - (time.monotonic() - began))
-            if workload.quality_samples and not alive[-1].dead:
-                give(alive[-1], do="judge", samples=workload.quality_samples)
+            if not alive[-1].dead:
+                give(alive[-1], do="judge", rows=[REFERENCE, *rows], seconds=workload.quality_s)
     finally:
         for worker in crew:
             worker.end()

@@ -5,6 +5,7 @@ import pytest
 from bench.clock import ReplayClock
 from bench.contenders import CONTENDERS
 from bench.cost import Cost
+from bench.report.table import quality_in_short
 
 clock = ReplayClock()
 
@@ -22,7 +23,7 @@ def test_step(row: str, benchmark, measured) -> None:
     benchmark.extra_info.update(
         steps=figures.steps, speedup=speedup.value, speedup_low=speedup.low, speedup_high=speedup.high,
         whole_run_s=figures.whole_run_s, whole_run_timed=figures.whole_run_timed_s is not None,
-        same_noise_error=figures.probe_error, evidence=Cost(figures).evidence,
+        same_noise_error=figures.probe_error, quality=quality_in_short(figures), evidence=Cost(figures).evidence,
         break_even_images=Cost(figures).break_even_over_reference,
         steady_live_bytes=(Cost(figures).phase("steady") or {}).get("live_peak"),
     )  # fmt: skip

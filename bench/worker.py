@@ -134,9 +134,9 @@ class Work:
         whole_runs.measure(self.stage, self.arms, self.step_s, seconds, self.clock, self.rng, self.emit, self.telemetry)
         self._testify()
 
-    def judge(self, samples: int) -> None:
-        """Pictures of the rows that draw others, judged."""
-        judged.measure(self.stage, {c.name for c in self.rows}, samples, self.emit)
+    def judge(self, rows: list[str], seconds: float) -> None:
+        """What the pictures of the rows that draw others are worth."""
+        judged.measure(self.workload, rows, seconds, self.emit)
 
     def fault(self, row: str, error: Exception) -> None:
         self.emit(event="error", row=row, message=in_one_line(error))

@@ -26,7 +26,7 @@ class Workload:
     target_half_width: float = 0.03
     budget_s: float = 200.0  # for everything that is timed: pairs, other batch sizes, whole runs
     batch_axis: tuple[int, ...] = (1, 4, 16)
-    quality_samples: int = 0  # pictures a row for the quality columns, 0: those of the timed whole run
+    quality_s: float = 40.0  # seconds in which pictures may be drawn to be judged; those drawn before cost nothing
 
     def __post_init__(self):
         if self.model not in RECIPES:
@@ -56,11 +56,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
     # every whole run, more pairs, the pictures judged
     "full": {
         "processes": 6, "rounds": 16, "max_turns": 20, "budget_s": 1800.0, "batch_axis": (1, 4, 16, 64),
-        "quality_samples": 40, "target_half_width": 0.02,
+        "quality_s": 600.0, "target_half_width": 0.02,
     },
 }  # fmt: skip
 PRESETS = tuple(_PRESETS)
-_RETIRED = {"max_processes"}  # fields that older results hold
+_RETIRED = {"max_processes", "quality_samples"}  # fields that older results hold
 
 
 def workload(preset: str = "quick", **given: Any) -> Workload:

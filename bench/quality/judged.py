@@ -1,34 +1,54 @@
-"""Pictures of the rows that draw others than the reference, judged by the shipped classifier; not timed."""
+"""The quality of the rows of one run: from pictures drawn before, by content, or from as many as the time allows."""
 
-from dataclasses import replace
+import time
+from collections.abc import Iterable
+from pathlib import Path
 
-import torch
+from bench.environment import ROOT
+from bench.quality import drawing, plan, trial
+from bench.quality.drawing import Point
+from bench.quality.equivalence import LEAST
+from bench.quality.judging import Seen, judge, see
+from bench.workload import Workload
 
-from bench.contenders import CONTENDERS, REFERENCE, TEXTBOOK
-from bench.interleave import Stage
-from bench.quality.classifier import label_accuracy
-from bench.whole_runs import encode
-from sampler.variants import VARIANTS
-
-ROWS = (TEXTBOOK, "textbook-strided", "strided", "ddim", "limited-guidance", "all-together")
+STORE = ROOT / "results" / "scratch" / "quality"
+FEW = 60  # pictures drawn of a row of which none were: three shards
+PICTURE_STEP_S = 0.004  # of an eager step with batched guidance on a slow core, to foresee what drawing takes
 
 
-def measure(stage: Stage, names: set[str], samples: int, emit) -> None:
-    """Draw `samples` pictures a row, and report label accuracy and the distance from the reference's.
+def judgeable(workload: Workload) -> str:
+    """Why this workload's rows cannot be judged, or '': the pictures are those of one model at one setting."""
+    if workload.model != plan.MODEL:
+        return f"there are no features of real pictures for {workload.model}"
+    if workload.steps != 1000 or workload.guidance != plan.SCALE:
+        return f"pictures are judged at 1,000 steps and guidance {plan.SCALE:g}"
+    return ""
 
-    Drawn eagerly with batched guidance where the row's technique does not change the pictures.
+
+def measure(workload: Workload, names: Iterable[str], seconds: float, emit, store: Path = STORE) -> None:
+    """Emit what the rows' pictures are worth, the cheap rows first.
+
+    Where none are kept, `FEW` are drawn, if that fits the time.
     """
-    judge = Stage(stage.workload, stage.model, samples)
-    labels = torch.arange(samples) % stage.model.classes
-    drawn: dict[str, torch.Tensor] = {}
-    for name in (REFERENCE, *(n for n in ROWS if n in names)):
-        emit(event="doing", text=f"drawing {samples} pictures of {name}")
-        contender = CONTENDERS[name]
-        interval = contender.variant.guided_between
-        variant = replace(VARIANTS["batched-cfg"], name=f"judged {interval}", guided_between=interval)
-        arm = judge.arm(replace(contender, variant=variant))
-        drawn[name] = arm.advance(judge.x, list(range(arm.steps)), arm.noise(stage.workload.seed, samples)).cpu()
-        correct = label_accuracy(drawn[name], labels).correct
-        rms = (drawn[name] - drawn[REFERENCE]).square().mean().sqrt()
-        emit(event="judged", row=name, samples=samples, correct=correct, rms=float(rms),
-             shape=list(drawn[name].shape), **encode(drawn[name]))  # fmt: skip
+    if judgeable(workload):
+        return
+    points, rows, stop_at = plan.points(workload.device), plan.rows(workload.device), time.monotonic() + seconds
+    chosen = sorted((n for n in names if n in rows), key=lambda n: points[rows[n].point].path.steps)
+    for name in chosen:
+        emit(event="doing", text=f"judging the pictures of {name}")
+        point = points[rows[name].point]
+        seen, source = _seen(point, store), "kept"
+        if seen is None and point.path.steps * FEW * PICTURE_STEP_S < stop_at - time.monotonic():
+            seen, source = see(*drawing.draw_now(point, FEW)), "drawn now"
+        if seen is None:
+            continue
+        reference = _seen(points[plan.REFERENCE], store) or trial.shipped("reference")
+        n = min(len(seen.set), len(reference.set))
+        figures = judge(seen.first(n), reference.first(n))
+        emit(event="quality", row=name, point=point.name, digest=point.digest, source=source, figures=figures.json())
+
+
+def _seen(point: Point, store: Path) -> Seen | None:
+    """All kept pictures of a point, if there are enough to say anything."""
+    kept = drawing.kept(point, store)
+    return None if kept is None or len(kept.labels) < LEAST else see(kept.images, kept.labels)

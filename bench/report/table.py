@@ -5,9 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from bench.contenders import CONTENDERS
 from bench.cost import FIRST_CALL_PARTS, Cost
 from bench.measurement import Measurement, Row
 from bench.memory import PARTS
+from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE
 from bench.students_t import Interval
 
 
@@ -42,6 +44,7 @@ def _record(row: Row) -> dict[str, Any]:
         "first_call_s": None if first is None else first[0],
         "first_call_is": None if first is None else "compiled" if first[1] else "cached or eager",
         "same_noise_error": row.probe_error,
+        **_quality(row),
         **_cost(Cost(row)),
         "pairs": len(row.pairs),
         "processes": len(row.log_ratios()) if row.status == "ok" else 0,
@@ -53,6 +56,38 @@ def _record(row: Row) -> dict[str, Any]:
         "reason": row.reason,
         "changes": row.changes,
     }
+
+
+def _quality(row: Row) -> dict[str, Any]:
+    """Layer 1: the largest share of its bound; layer 2: verdict, pictures, and what they lose, with budgets."""
+    d, f = row.divergence, row.figures
+    losses = {} if f is None else f.losses
+    budget = CONTENDERS[row.name].budget if row.name in CONTENDERS else None
+    found: dict[str, Any] = {
+        "same_noise_share_of_bound": None if d is None else d.nearest,
+        "same_bits": None if d is None else d.same_bits,
+        "quality": row.verdict[0], "quality_pictures": None if f is None else f.pictures,
+        "label_accuracy": None if f is None else f.accuracy.value,
+    }  # fmt: skip
+    for name in LOSSES:
+        low, high = losses[name].interval if name in losses else (None, None)
+        found |= {f"{name}_lost": losses[name].value if name in losses else None, f"{name}_lost_low": low,
+                  f"{name}_lost_high": high, f"{name}_budget": budget and getattr(budget, name)}  # fmt: skip
+    return found
+
+
+def quality_in_short(row: Row) -> str:
+    """What the row does to the pictures, in a cell."""
+    if row.lossless:
+        if row.divergence is None:
+            return "–"
+        return "same bits" if row.divergence.same_bits else "same"
+    verdict = {"": "reported", EQUIVALENT: "equivalent", UNSURE: "unsure", WORSE: "worse"}[row.verdict[0]]
+    if row.figures is None or "kernel" not in row.figures.losses:
+        return "reported only" if not row.verdict[0] else verdict
+    loss = row.figures.losses["kernel"]
+    low, high = loss.interval
+    return f"{verdict}: {loss.value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
@@ -106,11 +141,11 @@ def heading(measurement: Measurement) -> str:
 
 COLUMNS = (
     "row", "ms/step", "steps", "whole run s", "images/s", "speed-up [95 %]", "over textbook", "over best lossless",
-    "first call s", "pays from", "memory MiB", "same-noise error", "notes",
+    "quality", "first call s", "pays from", "memory MiB", "same-noise error", "notes",
 )  # fmt: skip
 
 
-NOT_ON_THE_TERMINAL = ("images/s", "over textbook", "over best lossless", "pays from", "memory MiB")
+NOT_ON_THE_TERMINAL = ("images/s", "over textbook", "over best lossless", "pays from", "memory MiB", "same-noise error")
 
 
 def cells(row: Row) -> list[str]:
@@ -137,6 +172,7 @@ def cells(row: Row) -> list[str]:
         "1 (reference)" if row.name == "reference" else shown(row.speedup),
         shown(row.speedup_over_textbook),
         shown(row.speedup_over_best_lossless),
+        quality_in_short(row),
         "–" if first is None else f"{first[0]:.2f}" + (" (compiled)" if first[1] else ""),
         pays_from(cost),
         _number(_mib((cost.phase("steady") or {}).get("live_peak")), ".1f"),
@@ -156,7 +192,9 @@ def markdown(measurement: Measurement) -> str:
 LEGEND = (
     "Speed-up: of a whole run, over `reference`, from interleaved pairs of slices; in brackets the 95 % interval "
     "over fresh processes. `~`: extrapolated from the median step, not timed whole. Same-noise error: largest "
-    "difference from the reference after a 20-step path on the same noise, pictures in [-1, 1]. Pays from: images "
+    "difference from the reference after a 20-step path on the same noise, pictures in [-1, 1]. Quality: 'same' is "
+    "within its bound of a float64 run on the same noise; else the kernel distance lost against the reference's "
+    "pictures, and whether every loss is inside the row's budget ('unsure' where it cannot be said). Pays from: images "
     "from which on the row beats the reference, its first call included. Memory: live tensors at the steady peak.",
 )
 

@@ -47,6 +47,25 @@ COST_COLUMNS = [
     "implausible",
     "evidence",
 ]
+QUALITY_COLUMNS = [
+    "same_noise_share_of_bound",
+    "same_bits",
+    "quality",
+    "quality_pictures",
+    "label_accuracy",
+    "kernel_lost",
+    "kernel_lost_low",
+    "kernel_lost_high",
+    "kernel_budget",
+    "accuracy_lost",
+    "accuracy_lost_low",
+    "accuracy_lost_high",
+    "accuracy_budget",
+    "diversity_lost",
+    "diversity_lost_low",
+    "diversity_lost_high",
+    "diversity_budget",
+]
 CSV_COLUMNS = [
     "row",
     "status",
@@ -74,6 +93,7 @@ CSV_COLUMNS = [
     "first_call_s",
     "first_call_is",
     "same_noise_error",
+    *QUALITY_COLUMNS,
     *COST_COLUMNS,
     "pairs",
     "processes",

@@ -1,0 +1,118 @@
+"""The charts of quality: steps against quality, label accuracy against diversity, divergence, and sample grids."""
+
+import io
+from collections.abc import Callable
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from bench.quality import plan, tables
+from bench.quality.drawing import Drawn, Point
+from bench.quality.record import Quality
+
+COLOURS = {"ancestral": "#0072B2", "strided": "#D55E00", "ddim": "#009E73"}  # Okabe & Ito (2008)
+NAMES = {"ancestral": "ancestral (DDIM η = 1)", "strided": "strided", "ddim": "DDIM η = 0"}
+GREY = "0.45"
+GRID_STEPS = (1000, 250, 50, 25, 10)
+
+
+def steps(found: Quality) -> bytes:
+    """Kernel distance, label accuracy and diversity against the number of steps, one line a sampler."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
+    assert found.floor is not None
+    for shift, name in zip((0.96, 1.0, 1.04), plan.SAMPLERS, strict=True):
+        at = np.array(plan.STEPS) * shift  # so that bars do not hide each other
+        those = [found.judged[f"{name}-{s}"].figures for s in plan.STEPS]
+        look = {"color": COLOURS[name], "marker": "o", "markersize": 4, "capsize": 2, "label": NAMES[name]}
+        _bars(axes[0], at, [(f.kernel.value, *f.kernel.interval) for f in those], look)
+        _bars(axes[1], at, [(f.accuracy.value, *f.accuracy.interval) for f in those], look)
+        axes[2].plot(at, [f.diversity for f in those], **{k: v for k, v in look.items() if k != "capsize"})
+    floor = found.floor
+    for axis, value in zip(axes, (floor.kernel.value, floor.accuracy.value, floor.diversity), strict=True):
+        axis.axhline(value, color=GREY, linestyle="--", linewidth=1, label="real test images")
+        axis.set_xscale("log")
+        axis.set_xticks(plan.STEPS, [f"{s:,}" for s in plan.STEPS], fontsize=8)
+        axis.minorticks_off()
+        axis.set_xlabel("steps")
+        axis.grid(color="0.92")
+    axes[0].set_title("kernel distance to real images (lower is better)", fontsize=10)
+    axes[1].set_title("share recognised as the label asked for", fontsize=10)
+    axes[2].set_title("diversity: mean distance within a label", fontsize=10)
+    axes[0].legend(fontsize=8)
+    n = found.judged[plan.REFERENCE].figures.pictures
+    return _png(figure, f"What fewer steps cost: {n} pictures a point, guidance {plan.SCALE:g}; bars 95 %")
+
+
+def _bars(axis, at, values, look) -> None:
+    middle, low, high = (np.array(v) for v in zip(*values, strict=True))
+    axis.errorbar(at, middle, yerr=[middle - low, high - middle], **look)
+
+
+def guidance(found: Quality) -> bytes:
+    """Label accuracy against diversity as the scale grows, and kernel distance against the scale."""
+    figure, (plane, line) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    those = [found.judged[plan.guidance_point(s)].figures for s in plan.GUIDANCE]
+    look = {"color": COLOURS["ancestral"], "marker": "o", "markersize": 4, "capsize": 2}
+    _bars(plane, [f.diversity for f in those], [(f.accuracy.value, *f.accuracy.interval) for f in those], look)
+    for i, (scale, f) in enumerate(zip(plan.GUIDANCE, those, strict=True)):
+        aside = (5, -11) if i % 2 else (-12, 5)
+        plane.annotate(f"{scale:g}", (f.diversity, f.accuracy.value), xytext=aside, textcoords="offset points",
+                       fontsize=8)  # fmt: skip
+    assert found.floor is not None
+    plane.plot(
+        found.floor.diversity, found.floor.accuracy.value, "*", color=GREY, markersize=12, label="real test images"
+    )
+    plane.set_xlabel("diversity: mean distance within a label")
+    plane.set_ylabel("share recognised as the label asked for")
+    plane.legend(fontsize=8, loc="lower left")
+    _bars(line, plan.GUIDANCE, [(f.kernel.value, *f.kernel.interval) for f in those], look)
+    best, _ = tables.best_scale(found)
+    line.axvline(best, color=COLOURS["ddim"], linewidth=1, label=f"best: {best:g}")
+    line.axhline(found.floor.kernel.value, color=GREY, linestyle="--", linewidth=1, label="real test images")
+    line.set_xlabel("guidance scale")
+    line.set_ylabel("kernel distance to real images")
+    line.legend(fontsize=8)
+    for axis in (plane, line):
+        axis.grid(color="0.92")
+    n = those[0].pictures
+    return _png(figure, f"Guidance trades diversity for labels: {plan.GUIDANCE_STEPS} ancestral steps, {n} pictures a "
+                        "scale; bars 95 %")  # fmt: skip
+
+
+def grids(found: Quality, drawn: Callable[[Point], Drawn | None]) -> dict[str, bytes | None]:
+    """Sample grids beside the curves: the same seed and label down each column."""
+    by_steps = [f"{name}-{s}" for name in plan.SAMPLERS for s in GRID_STEPS]
+    by_scale = [plan.guidance_point(s) for s in plan.GUIDANCE]
+    by_row = list(dict.fromkeys(d.point for d in plan.rows(found.device).values()))
+    return {
+        "samples_steps.png": _grid(found, by_steps, drawn, "By sampler and steps"),
+        "samples_guidance.png": _grid(found, by_scale, drawn, "By guidance scale"),
+        "samples_rows.png": _grid(found, by_row, drawn, "What the rows draw"),
+    }
+
+
+def _grid(found: Quality, names: list[str], drawn, title: str) -> bytes | None:
+    points = plan.points(found.device)
+    rows = [(name, pictures) for name in names if (pictures := drawn(points[name])) is not None]
+    if not rows:
+        return None
+    figure, axes = plt.subplots(len(rows), 10, figsize=(9.6, 0.75 * len(rows) + 0.6), squeeze=False)
+    for line, (name, pictures) in zip(axes, rows, strict=True):
+        for cell, image in zip(line, pictures.images, strict=False):
+            cell.imshow(image[0].numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+            cell.axis("off")
+        line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+    figure.subplots_adjust(left=0.19, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(), wspace=0.05,
+                           hspace=0.05)  # fmt: skip
+    return _png(figure, f"{title}: the same starting noise and label down each column")
+
+
+def _png(figure, title: str) -> bytes:
+    figure.suptitle(title, fontsize=11, fontweight="bold", y=0.995)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
+    plt.close(figure)
+    return out.getvalue()

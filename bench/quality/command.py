@@ -1,0 +1,137 @@
+"""`python -m bench quality`: layer 1 over the whole path, then all pictures drawn, judged and held to their budgets."""
+
+import argparse
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from bench import environment, store
+from bench.progress import Progress
+from bench.quality import charts, divergence, drawing, judged, plan, tables, trial
+from bench.quality.judging import Seen, judge, noise, real_test, see
+from bench.quality.record import Judged, Quality, load
+from bench.store import write_atomically
+from bench.workload import workload
+from sampler.errors import UsageError
+from sampler.files import writable_folder
+from sampler.models import checked_device
+
+SAMPLES, SAMPLES_CUDA = 200, 10_000
+UNSURE_EXIT = 2  # under --strict
+LAYERS = ("same-noise", "pictures")
+
+
+def add_to(commands) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "quality", help="draw and judge the pictures of every row that changes them, and compare the others value by "
+                        "value; resumable, nothing is drawn twice")  # fmt: skip
+    parser.add_argument("--samples", type=int, metavar="N",
+                        help=f"pictures a point, in tens (default: {SAMPLES}; on CUDA {SAMPLES_CUDA:,})")  # fmt: skip
+    parser.add_argument("--device", default="cpu", help="device to draw on (%(default)s)")
+    parser.add_argument("--processes", type=int, metavar="P", help="that draw at once on a CPU (default: its cores)")
+    parser.add_argument("--only", choices=LAYERS, help="one layer alone (default: both)")
+    parser.add_argument("--report", action="store_true", help="only make the tables and charts again, from the result")
+    parser.add_argument("--strict", action="store_true", help=f"exit {UNSURE_EXIT} where a row is UNSURE")
+    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    parser.set_defaults(do=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    device = arguments.device
+    checked_device(device)
+    samples = arguments.samples or (SAMPLES if torch.device(device).type == "cpu" else SAMPLES_CUDA)
+    if samples < 50 or samples % 10:
+        raise UsageError(f"samples = {samples}; a multiple of ten from 50 on is needed, or nothing can be said")
+    folder = writable_folder(arguments.out / environment.machine(device) / "quality")
+    path = folder / "quality.json"
+    if arguments.report:
+        found = load(path)
+    else:
+        found = _fresh(device, samples)
+        with Progress() as progress:
+            if arguments.only != "pictures":
+                layer_1(found, device, progress.say)
+            if arguments.only != "same-noise":
+                layer_2(found, device, samples, arguments.processes or os.cpu_count() or 1, progress.say)
+        if arguments.only and path.exists():
+            _keep_the_other_layer(found, load(path), arguments.only)
+        write_atomically(path, found.json())
+    outputs = write(found, folder)
+    print(tables.terminal(found))
+    print("\n" + "\n".join(map(str, [path, *outputs])))
+    failed = found.failures()
+    for name, reason in failed:
+        print(f"FAILED {name}: {reason}", file=sys.stderr)
+    return 1 if failed else UNSURE_EXIT if arguments.strict and found.unsure() else 0
+
+
+def _fresh(device: str, samples: int) -> Quality:
+    torch.set_num_threads(1)
+    started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    command = "python -m bench " + " ".join(sys.argv[1:])
+    return Quality(environment.fingerprint(device), started, command, samples)
+
+
+def _keep_the_other_layer(found: Quality, before: Quality, only: str) -> None:
+    names = ("judged", "floor", "ceiling", "trial", "samples") if only == "same-noise" else ("divergence", "faults")
+    for name in names:
+        setattr(found, name, getattr(before, name))
+    found.took_s = {**before.took_s, **found.took_s}
+
+
+def layer_1(found: Quality, device: str, say) -> None:
+    """Every row that takes the reference's path, against one float64 run of it."""
+    begun = time.monotonic()
+    asked = workload("quick", device=device, steps=divergence.STEPS)
+    divergence.compare(asked, divergence.chosen(None, device), found.divergence, found.faults, say)
+    found.took_s["layer 1"] = round(time.monotonic() - begun, 1)
+
+
+def layer_2(found: Quality, device: str, samples: int, processes: int, say, kept: Path = judged.STORE) -> None:
+    """Draw what is missing, and judge every point, the anchors and the metric itself."""
+    begun = time.monotonic()
+    of = plan.of_device(device)
+    points = of()
+    drawing.draw(of, plan.wanted(samples, device), kept, processes, say)
+    found.took_s["drawing"] = round(time.monotonic() - begun, 1)
+    begun = time.monotonic()
+
+    def drawn(name: str) -> drawing.Drawn:
+        those = drawing.read(points[name], samples, kept)
+        if those is None:
+            raise UsageError(f"pictures of {name} vanished from {kept}")
+        return those
+
+    def seen(name: str) -> Seen:
+        those = drawn(name)
+        return see(those.images, those.labels)
+
+    reference = seen(plan.REFERENCE)
+    for name, point in points.items():
+        say(f"judging {name}")
+        cpu_s = drawn(name).cpu_s
+        figures = judge(seen(name), reference)
+        found.judged[name] = Judged(point.digest, point.path.steps, point.guidance, point.seed, cpu_s, figures)
+    say("judging real test images and noise, and trying the metric")
+    found.floor, found.ceiling = judge(real_test(min(samples, 1000))), judge(noise(samples))
+    found.trial = trial.hold(lambda name: seen(trial.SHIPPED[name]))
+    found.took_s["judging"] = round(time.monotonic() - begun, 1)
+
+
+def write(found: Quality, folder: Path, kept: Path = judged.STORE) -> list[Path]:
+    """Write the tables and the charts; the grids of samples only where the pictures are at hand."""
+    outputs: dict[str, str | bytes | None] = {"quality.csv": tables.csv(found), "quality.md": tables.markdown(found)}
+    if found.judged:
+        outputs |= {"steps.png": charts.steps(found), "guidance.png": charts.guidance(found)}
+        outputs |= charts.grids(found, lambda point: drawing.read(point, 10, kept))
+    if found.divergence:
+        outputs["divergence.png"] = divergence.chart(found.divergence, tables.heading(found))
+    for name, content in outputs.items():
+        if content is not None:
+            write_atomically(folder / name, content)
+    return [folder / name for name, content in outputs.items() if content is not None]

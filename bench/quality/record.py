@@ -1,0 +1,122 @@
+"""What `python -m bench quality` found, as it is stored: figures of every point, anchors, trial, divergence."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.contenders import CONTENDERS
+from bench.quality import equivalence, plan
+from bench.quality.equivalence import UNSURE
+from bench.quality.judging import Figures
+from bench.quality.same_noise import Divergence
+from bench.quality.trial import Tried
+from sampler.errors import UsageError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One point of the plan: what was drawn (digest), at what cost, and what it is worth."""
+
+    digest: str
+    steps: int
+    guidance: float
+    seed: int
+    cpu_s: float
+    figures: Figures
+
+    def json(self) -> dict[str, Any]:
+        return {**self.__dict__, "figures": self.figures.json()}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Judged":
+        return cls(**{**stored, "figures": Figures.from_json(stored["figures"])})
+
+
+@dataclass
+class Quality:
+    """Raw figures of one run; the verdicts are derived from them and from the rows' budgets.
+
+    floor: real test images judged as if they had been generated; ceiling: noise. divergence: layer 1, by row;
+    faults: rows whose divergence could not be taken, and why.
+    """
+
+    environment: dict[str, Any]
+    started: str
+    command: str
+    samples: int
+    judged: dict[str, Judged] = field(default_factory=dict)
+    floor: Figures | None = None
+    ceiling: Figures | None = None
+    trial: list[Tried] = field(default_factory=list)
+    divergence: dict[str, Divergence] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    took_s: dict[str, float] = field(default_factory=dict)  # by part of the work
+
+    @property
+    def device(self) -> str:
+        return "cuda" if "gpu" in self.environment else "cpu"
+
+    @property
+    def metric_holds(self) -> bool:
+        """Whether the metric passed its trial, so that it may void a row."""
+        return bool(self.trial) and all(tried.right for tried in self.trial)
+
+    def verdict(self, row: str) -> tuple[str, str]:
+        """EQUIVALENT, WORSE or UNSURE of a row that draws other pictures, and why; '' where it states no budget."""
+        budget, drawn = CONTENDERS[row].budget, plan.rows(self.device).get(row)
+        if budget is None or drawn is None:
+            return "", ""
+        if drawn.point not in self.judged:
+            return UNSURE, "its pictures are not drawn"
+        verdict, why = equivalence.verdict(self.judged[drawn.point].figures.losses, budget)
+        if not self.metric_holds:
+            return UNSURE, f"the metric did not pass its trial; it would have said {verdict}: {why}"
+        return verdict, why
+
+    def failures(self) -> list[tuple[str, str]]:
+        """What turns the exit to 1: rows outside their budget or off the same noise, and a metric that fails."""
+        found = [("the metric's trial", f"{t.name}: {t.verdict}, {t.why}") for t in self.trial if not t.right]
+        found += [(row, why) for row, why in self.faults.items()]
+        found += [(row, d.fault) for row, d in self.divergence.items() if d.fault]
+        for row in plan.rows(self.device):
+            verdict, why = self.verdict(row)
+            if verdict == equivalence.WORSE:
+                found.append((row, f"layer 2 (other pictures): {why}"))
+        return found
+
+    def unsure(self) -> list[str]:
+        return [row for row in plan.rows(self.device) if self.verdict(row)[0] == UNSURE]
+
+    def json(self) -> str:
+        plain = {name: getattr(self, name) for name in ("environment", "started", "command", "samples", "faults",
+                                                        "took_s")}  # fmt: skip
+        return json.dumps({
+            "schema": SCHEMA, **plain,
+            "judged": {name: judged.json() for name, judged in self.judged.items()},
+            "floor": self.floor and self.floor.json(), "ceiling": self.ceiling and self.ceiling.json(),
+            "trial": [tried.json() for tried in self.trial],
+            "divergence": {row: divergence.json() for row, divergence in self.divergence.items()},
+        }, separators=(",", ":"))  # fmt: skip
+
+
+def load(path: Path) -> Quality:
+    """A stored result; refuses a file of another kind."""
+    try:
+        stored = json.loads(Path(path).read_text())
+        if stored.pop("schema") != SCHEMA:
+            raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; judge again")
+        for name in ("floor", "ceiling"):
+            stored[name] = stored[name] and Figures.from_json(stored[name])
+        stored["judged"] = {name: Judged.from_json(one) for name, one in stored["judged"].items()}
+        stored["trial"] = [Tried.from_json(one) for one in stored["trial"]]
+        stored["divergence"] = {row: Divergence.from_json(one) for row, one in stored["divergence"].items()}
+        return Quality(**stored)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path} is no whole quality result ({type(error).__name__}: {error})") from None

@@ -1,0 +1,100 @@
+"""Quality in the row of the speed table: what voids a speed-up, what leaves it amber, and what is only reported."""
+
+from dataclasses import replace
+
+import pytest
+
+from bench import __main__
+from bench.__main__ import failures, unsure
+from bench.contenders import CONTENDERS
+from bench.quality import judged, plan
+from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE, Loss
+from bench.quality.judging import Figures
+from bench.report import table, textbook_table
+from bench.workload import workload
+from tests.bench.synthetic import first_call, measurement, pairs
+
+
+def quality(row: str, lost: float, error: float) -> dict:
+    losses = {name: Loss(lost if name == "kernel" else 0.0, error, 200) for name in LOSSES}
+    figures = Figures(200, Loss(0.1, 0.02, 200), 7.0, 0.5, 0.4, 190, 8.0, 9.0, losses)
+    return {"event": "quality", "row": row, "point": "p", "digest": "d", "source": "kept", "figures": figures.json()}
+
+
+def run_of(*events: dict, rows=("ddim", "textbook-strided")):
+    made = [e for row in rows for e in (first_call(row, 50), *pairs(row, {0: [1.0], 1: [1.01], 2: [0.99]}))]
+    return measurement(["reference", *rows], [first_call("reference", 1000), *made, *events])
+
+
+@pytest.mark.parametrize(
+    ("lost", "error", "verdict", "status", "exit_code", "strict"),
+    [
+        (0.0, 0.01, EQUIVALENT, "ok", 0, 0),
+        (0.1, 0.02, UNSURE, "ok", 0, 2),
+        (0.5, 0.01, WORSE, "red", 1, 1),
+    ],
+)
+def test_a_budget_decides(lost, error, verdict, status, exit_code: int, strict: int, monkeypatch, tmp_path) -> None:
+    made = run_of(quality("ddim", lost, error), quality("textbook-strided", 9.0, 0.01))
+    row = made.row("ddim")
+    assert (row.verdict[0], row.status) == (verdict, status)
+    assert (row.speedup is None) == (status == "red")
+    assert unsure(made) == (["ddim"] if verdict == UNSURE else [])
+    if verdict == WORSE:
+        ((name, why),) = failures(made)
+        assert name == "ddim"
+        assert why.startswith("layer 2 (other pictures): the loss of kernel distance")
+    monkeypatch.setattr(__main__, "measure", lambda *_, **__: made)
+    monkeypatch.setattr(__main__, "keep", lambda *_: (tmp_path, []))
+    arguments = ["run", "--out", str(tmp_path)]
+    assert __main__.main(arguments) == exit_code
+    assert __main__.main([*arguments, "--strict"]) == strict
+
+
+def test_what_states_no_budget_is_reported_and_never_gated() -> None:
+    made = run_of(quality("ddim", 0.0, 0.01), quality("textbook-strided", 9.0, 0.01))
+    assert CONTENDERS["textbook-strided"].budget is None
+    row = made.row("textbook-strided")
+    assert row.status == "ok"
+    assert not row.amber
+    assert table.quality_in_short(row).startswith("reported: 9.00 [")
+    assert "9.000 [" in textbook_table.markdown(made)
+
+
+def test_pictures_that_were_not_judged_are_not_taken_for_good() -> None:
+    made = run_of()
+    assert made.row("ddim").verdict[0] == UNSURE
+    assert unsure(made) == ["ddim"]
+    assert table.quality_in_short(made.row("ddim")) == "unsure"
+
+
+def test_every_lossy_row_that_promises_something_can_be_judged() -> None:
+    for name, contender in CONTENDERS.items():
+        assert contender.budget is None or not contender.lossless
+        if contender.budget is not None:
+            assert contender.budget.reason
+            device = "cuda" if contender.unavailable("cpu") == "needs CUDA" else "cpu"
+            assert name in plan.rows(device)
+
+
+def test_a_speed_run_judges_what_is_kept_and_draws_what_is_cheap(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(judged, "FEW", 50)
+    events: list[dict] = []
+    judged.measure(workload("quick"), ["ddim", "textbook"], 10.1, lambda **e: events.append(e), tmp_path)
+    found = [e for e in events if e["event"] == "quality"]
+    assert [(e["row"], e["source"]) for e in found] == [("ddim", "drawn now")]  # 1,000 steps do not fit
+    figures = Figures.from_json(found[0]["figures"])
+    assert figures.pictures == 50
+    assert figures.accuracy.value > 0.8
+    low, high = figures.losses["kernel"].interval
+    assert high - low > 0.05  # honest: so few say little
+    assert figures.losses["kernel"].lower < CONTENDERS["ddim"].budget.kernel
+
+
+@pytest.mark.parametrize("other", [{"steps": 20}, {"guidance": 1.0}, {"model": "cifar10-size"}])
+def test_a_workload_without_pictures_to_compare_is_not_judged(other: dict, tmp_path) -> None:
+    events: list[dict] = []
+    asked = replace(workload("quick"), **other)
+    judged.measure(asked, ["ddim"], 100.0, lambda **e: events.append(e), tmp_path)
+    assert judged.judgeable(asked)
+    assert events == []
