@@ -84,29 +84,34 @@ def guidance(found: Quality) -> bytes:
 
 def grids(found: Quality, drawn: Callable[[Point], Drawn | None]) -> dict[str, bytes | None]:
     """Sample grids beside the curves: the same seed and label down each column."""
-    by_steps = [f"{name}-{s}" for name in plan.SAMPLERS for s in GRID_STEPS]
-    by_scale = [plan.guidance_point(s) for s in plan.GUIDANCE]
-    by_row = list(dict.fromkeys(d.point for d in plan.rows(found.device).values()))
+    by_steps = {f"{name}, {s:,} steps": f"{name}-{s}" for name in plan.SAMPLERS for s in GRID_STEPS}
+    by_scale = {f"guidance {s:g}": plan.guidance_point(s) for s in plan.GUIDANCE}
+    by_row: dict[str, str] = {}
+    for row, shown in plan.rows(found.device).items():
+        same = next((names for names, point in by_row.items() if point == shown.point), None)
+        by_row.pop(same or "", None)
+        by_row[f"{same},\n{row}" if same else row] = shown.point
     return {
         "samples_steps.png": _grid(found, by_steps, drawn, "By sampler and steps"),
-        "samples_guidance.png": _grid(found, by_scale, drawn, "By guidance scale"),
+        "samples_guidance.png": _grid(found, by_scale, drawn, f"By guidance scale, {plan.GUIDANCE_STEPS} steps"),
         "samples_rows.png": _grid(found, by_row, drawn, "What the rows draw"),
     }
 
 
-def _grid(found: Quality, names: list[str], drawn, title: str) -> bytes | None:
-    points = plan.points(found.device)
-    rows = [(name, pictures) for name in names if (pictures := drawn(points[name])) is not None]
+def _grid(found: Quality, points: dict[str, str], drawn, title: str) -> bytes | None:
+    known = plan.points(found.device)
+    rows = [(label, pictures) for label, name in points.items() if (pictures := drawn(known[name])) is not None]
     if not rows:
         return None
     figure, axes = plt.subplots(len(rows), 10, figsize=(9.6, 0.75 * len(rows) + 0.6), squeeze=False)
-    for line, (name, pictures) in zip(axes, rows, strict=True):
+    for line, (label, pictures) in zip(axes, rows, strict=True):
         for cell, image in zip(line, pictures.images, strict=False):
             cell.imshow(image[0].numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
             cell.axis("off")
-        line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
-    figure.subplots_adjust(left=0.19, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(), wspace=0.05,
-                           hspace=0.05)  # fmt: skip
+        line[0].text(-0.15, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+    figure.subplots_adjust(
+        left=0.19, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(), wspace=0.05, hspace=0.05
+    )
     return _png(figure, f"{title}: the same starting noise and label down each column")
 
 

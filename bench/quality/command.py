@@ -127,7 +127,11 @@ def write(found: Quality, folder: Path, kept: Path = judged.STORE) -> list[Path]
     """Write the tables and the charts; the grids of samples only where the pictures are at hand."""
     outputs: dict[str, str | bytes | None] = {"quality.csv": tables.csv(found), "quality.md": tables.markdown(found)}
     if found.judged:
-        outputs |= {"steps.png": charts.steps(found), "guidance.png": charts.guidance(found)}
+        outputs |= {
+            "steps.csv": tables.csv(found, plan.curve()), "steps.png": charts.steps(found),
+            "guidance.csv": tables.csv(found, map(plan.guidance_point, plan.GUIDANCE)),
+            "guidance.png": charts.guidance(found),
+        }  # fmt: skip
         outputs |= charts.grids(found, lambda point: drawing.read(point, 10, kept))
     if found.divergence:
         outputs["divergence.png"] = divergence.chart(found.divergence, tables.heading(found))

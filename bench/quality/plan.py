@@ -62,6 +62,11 @@ def rows(device: str) -> dict[str, Drawn]:
     return {**on_gpu, **ON_CUDA}
 
 
+def curve() -> list[str]:
+    """The points of the steps curve."""
+    return [f"{name}-{steps}" for name in SAMPLERS for steps in STEPS]
+
+
 def guidance_point(scale: float) -> str:
     return f"ancestral-{GUIDANCE_STEPS}" if scale == SCALE else f"guidance-{scale:g}"
 

@@ -1,5 +1,6 @@
 """The quality tables: every figure as CSV; what the rows lose, the curves and the trial as Markdown. Rounds here."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -17,13 +18,22 @@ CLAIMS = {"textbook": "best", "textbook-strided": "noticeable", "strided": "noti
 POWER_AT = (50, 100, 200, 400, 1000)
 
 
-def csv(found: Quality) -> str:
-    """One line a point at full precision, the floor and the ceiling among them."""
-    lines = [{"point": name, "steps": j.steps, "guidance": j.guidance, "seed": j.seed, "cpu_s": j.cpu_s,
-              "digest": j.digest, **_record(j.figures)} for name, j in found.judged.items()]  # fmt: skip
-    anchors = {"real test images": found.floor, "noise": found.ceiling}
-    lines += [{"point": name, **_record(figures)} for name, figures in anchors.items() if figures]
+def csv(found: Quality, points: Iterable[str] | None = None) -> str:
+    """One line a point (by default every one) at full precision, the floor and the ceiling after them."""
+    lines = []
+    for name in found.judged if points is None else points:
+        j = found.judged[name]
+        lines.append({"point": name, "sampler": name.rsplit("-", 1)[0] if name in plan.curve() else None,
+                      "steps": j.steps, "guidance": j.guidance, "seed": j.seed, "cpu_s": j.cpu_s, "digest": j.digest,
+                      **_record(j.figures)})  # fmt: skip
+    lines += [{"point": name, **_record(figures)} for name, figures in _ends(found).items()]
     return pd.DataFrame(lines).to_csv(index=False)
+
+
+def _ends(found: Quality) -> dict[str, Figures]:
+    """The floor and the ceiling of every table."""
+    ends = {"real test images (floor)": found.floor, "noise (ceiling)": found.ceiling}
+    return {name: figures for name, figures in ends.items() if figures}
 
 
 def _record(figures: Figures) -> dict[str, Any]:
@@ -93,7 +103,7 @@ def rows(found: Quality) -> str:
             lines.append([
                 name, CLAIMS.get(name, "–"), *(shown(f.losses[loss]) for loss in LOSSES), f"{f.frechet:.2f}",
                 "none stated" if budget is None else " / ".join(f"{getattr(budget, loss):g}" for loss in LOSSES),
-                found.verdict(name)[0] or "reported only",
+                found.verdict(name)[0] or ("–" if name == "reference" else "reported only"),
                 "–" if control is None else f"{shown(control.figures.losses['kernel'])} ({control.steps} steps)",
             ])  # fmt: skip
         elif name in found.divergence and contender.lossless:
@@ -118,6 +128,7 @@ def curve(found: Quality) -> str:
             f = found.judged[f"{sampler}-{steps}"].figures
             line += [shown(f.kernel), _accuracy(f)]
         lines.append(line)
+    lines += [[name, shown(f.kernel), _accuracy(f), *["–"] * 4] for name, f in _ends(found).items()]
     same = "DDIM with η = 1 is ancestral sampling, the same table, and has no column."
     return "\n".join(["## Steps", "", "![Quality against steps](steps.png)", "", *table(head, lines), "", same])
 
@@ -133,9 +144,9 @@ def best_scale(found: Quality) -> tuple[float, list[float]]:
 def guided(found: Quality) -> str:
     head = ("scale", "label accuracy", "diversity", "kernel distance", "Fréchet", "precision", "recall")
     lines = []
-    for scale in plan.GUIDANCE:
-        f = found.judged[plan.guidance_point(scale)].figures
-        lines.append([f"{scale:g}", _accuracy(f), f"{f.diversity:.2f}", shown(f.kernel), f"{f.frechet:.2f}",
+    of_scale = {f"{s:g}": found.judged[plan.guidance_point(s)].figures for s in plan.GUIDANCE}
+    for scale, f in {**of_scale, **_ends(found)}.items():
+        lines.append([scale, _accuracy(f), f"{f.diversity:.2f}", shown(f.kernel), f"{f.frechet:.2f}",
                       f"{f.precision:.2f}", f"{f.recall:.2f}"])  # fmt: skip
     return "\n".join(["## Guidance", "", "![Label accuracy against diversity](guidance.png)", "", *table(head, lines),
                       "", best_sentence(found)])  # fmt: skip

@@ -10,8 +10,10 @@ import torch
 from bench.quality import content, drawing, plan
 from bench.quality.drawing import BATCHED, Point
 from sampler.models import load_model
+from sampler.noise import PhiloxNoise
+from sampler.textbook import textbook_strided
 from sampler.trajectory import ancestral, spaced
-from sampler.variants import REFERENCE, VARIANTS, Update, native_update
+from sampler.variants import REFERENCE, VARIANTS, Update, build, native_update, run
 
 
 def points() -> dict[str, Point]:
@@ -99,6 +101,17 @@ def test_a_changed_update_gives_another_digest() -> None:
 
     digests = {content.of_variant(replace(BATCHED, update=Update(load))) for load in (one, other)}
     assert len(digests) == 2
+
+
+def test_a_textbooks_strided_loop_is_its_table() -> None:
+    """The row is timed as the textbook's loop, and its pictures are drawn by a table: the same up to rounding."""
+    model = load_model("fashion-mnist")
+    condition, noise = model.condition(torch.arange(2)), PhiloxNoise(0, range(2))
+    x = noise.draw(1000, torch.empty(2, *model.shape))
+    expected = textbook_strided(model.network, x, model.schedule, noise, condition, 3.0, steps=6)
+    path = plan.textbook_strided_table(model, 6)
+    found = run(build(BATCHED, model.network, condition, 3.0), x, path, noise)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
 
 
 def test_the_plan_names_every_lossy_row_and_its_control() -> None:

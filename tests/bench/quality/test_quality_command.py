@@ -119,7 +119,15 @@ def test_every_output_is_written_and_says_what_it_should(tmp_path: Path) -> None
     run(found, tmp_path)
     folder = tmp_path / environment.machine("cpu") / "quality"
     read = pd.read_csv(folder / "quality.csv").set_index("point")
-    assert set(read.index) == {*plan.points(), "real test images", "noise"}
+    ends = {"real test images (floor)", "noise (ceiling)"}
+    assert set(read.index) == {*plan.points(), *ends}
+    steps = pd.read_csv(folder / "steps.csv")
+    assert set(zip(steps["sampler"].dropna(), steps["steps"].dropna())) == {
+        (sampler, count) for sampler in plan.SAMPLERS for count in plan.STEPS
+    }
+    guidance = pd.read_csv(folder / "guidance.csv")
+    assert list(guidance["guidance"].dropna()) == list(plan.GUIDANCE)
+    assert set(guidance["point"]) >= ends
     assert read.loc[plan.DAMAGED, "kernel_lost"] == 0.1
     assert read.loc[plan.DAMAGED, "kernel_lost_low"] < 0.1 < read.loc[plan.DAMAGED, "kernel_lost_high"]
     text = (folder / "quality.md").read_text()
