@@ -1,9 +1,11 @@
 """The metric on trial: before it may void a row it must reject every known-bad set and accept other seeds.
 
 `trial.npz` ships pictures of the reference, of other seeds and of two drawn faults; the other faults are made of them.
+`python -m bench.quality.trial` prints the table that ships beside it.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -122,3 +124,15 @@ def ship(drawn: Callable[[str], Drawn], path: Path = FILE) -> None:
             for name, point in SHIPPED.items()}  # fmt: skip
     with replacing(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **sets)  # type: ignore[arg-type]
+
+
+def main() -> int:
+    from bench.quality import record, tables  # which import this
+
+    tried = hold(shipped)
+    print(tables.tried(record.Quality({}, "", "", 0, trial=tried)))
+    return 0 if all(t.right for t in tried) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,10 +1,13 @@
 """The metric on trial, on the pictures that ship: every known-bad set is rejected, other seeds are accepted."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from bench.contenders import AT_EQUAL_STEPS
 from bench.quality import trial
+from bench.quality.classifier import WEIGHTS
 from bench.quality.equivalence import EQUIVALENT, WORSE
 from bench.quality.trial import GOOD, Tried
 
@@ -57,3 +60,19 @@ def test_a_trial_without_a_difference_fails() -> None:
     assert held["25 of 1,000 steps"].verdict == EQUIVALENT
     assert not held["25 of 1,000 steps"].right
     assert torch.equal(reference.set.labels, torch.arange(len(reference)) % 10)
+
+
+def test_the_table_that_ships_is_the_one_that_is_printed(monkeypatch, capsys, tried: dict[str, Tried]) -> None:
+    monkeypatch.setattr(trial, "hold", lambda sets: list(tried.values()))
+    assert trial.main() == 0
+
+    def verdicts(text: str) -> list[list[str]]:
+        rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| ")]
+        return [[name, must, is_] for _, name, must, is_, *_ in rows if name in tried]
+
+    printed = verdicts(capsys.readouterr().out)
+    assert len(printed) == 1 + len(BAD)
+    assert printed == verdicts((WEIGHTS / "README.md").read_text())
+    blind = [replace(one, verdict=EQUIVALENT) for one in tried.values()]
+    monkeypatch.setattr(trial, "hold", lambda sets: blind)
+    assert trial.main() == 1
