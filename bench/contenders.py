@@ -124,7 +124,7 @@ def shown_by(*proofs: evidence.Proof, steps: Callable[[int], int] = every_step) 
     return (takes(steps), *proofs, *ALWAYS)
 
 
-MEASURED = "results/amd-epyc-avx512-2cpu/quality/quality.md"
+MEASURED = "bench/quality/weights/README.md"
 # Anchors, measured there: going from 1,000 ancestral steps to 25 loses KERNEL_DAMAGE of kernel distance, and other
 # seeds lose nothing. What keeps its 1,000 steps may lose half of that; what saves 95 % of them no more than all.
 AT_EQUAL_STEPS = Budget(

@@ -7,6 +7,7 @@ import pytest
 from bench import __main__
 from bench.__main__ import failures, unsure
 from bench.contenders import CONTENDERS
+from bench.environment import ROOT
 from bench.quality import judged, plan
 from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE, Loss
 from bench.quality.judging import Figures
@@ -73,6 +74,7 @@ def test_every_lossy_row_that_promises_something_can_be_judged() -> None:
         assert contender.budget is None or not contender.lossless
         if contender.budget is not None:
             assert contender.budget.reason
+            assert (ROOT / contender.budget.measured).is_file()
             device = "cuda" if contender.unavailable("cpu") == "needs CUDA" else "cpu"
             assert name in plan.rows(device)
 
