@@ -19,7 +19,7 @@ from bench.quality import divergence
 from bench.report import table
 from bench.run import measure
 from bench.update import command as update_command
-from sampler.errors import UsageError, unknown
+from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
 from sampler.files import writable_folder
 from sampler.models import checked_device
 
@@ -29,7 +29,12 @@ UNSURE_EXIT, USAGE_EXIT = 2, 3
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.do(arguments)
+        status = arguments.do(arguments)
+        return READER_GONE if reader_gone() else status
+    except BrokenPipeError:
+        if not reader_gone():
+            raise
+        return READER_GONE
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_EXIT

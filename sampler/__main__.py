@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 
 from sampler import card, data, figures, schedule, signal, trajectory
-from sampler.errors import UsageError, unknown
+from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
 from sampler.files import replacing, writable_folder, writable_picture
 from sampler.generate import sample
 from sampler.models import RECIPES, WEIGHTS, checked_device, load_model
@@ -36,13 +36,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
+        return READER_GONE if reader_gone() else 0
+    except BrokenPipeError:
+        if not reader_gone():
+            raise
+        return READER_GONE
     except UsageError as mistake:
         print(f"python -m sampler: {mistake}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt as interruption:
         print(f"\npython -m sampler: interrupted{interruption}", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
 def run_train(arguments: argparse.Namespace) -> None:

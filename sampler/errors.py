@@ -1,6 +1,10 @@
 """The errors a user can cause: one sentence that names the value and what would be accepted."""
 
+import contextlib
 import difflib
+import os
+import select
+import sys
 from collections.abc import Iterable
 
 
@@ -34,3 +38,22 @@ def in_one_line(error: Exception) -> str:
         return str(error)
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+READER_GONE = 141  # what a shell says of a program that its reader left: 128 + SIGPIPE
+
+
+def reader_gone() -> bool:
+    """Whether whoever read the standard output has left, as `| head` does; then nothing more is written to it."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # not a file: a test's or a notebook's
+        return False
+    asked = select.poll()
+    asked.register(output, 0)
+    gone = any(event & select.POLLERR for _, event in asked.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # the interpreter flushes once more at its end
+    return gone
