@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,20 +31,33 @@ class CpuClock:
         return Reading(stop[0] - start[0], stop[1] - start[1])
 
 
+class CudaMark(NamedTuple):
+    """A moment at which the device is idle: `end` is met before the host waits for it, `begin` after it has waited."""
+
+    end: Any  # torch.cuda.Event
+    begin: Any
+    wall_s: float
+
+
 class CudaClock:
-    """Device events decide; a mark waits for the device, so its wall time is host time in between."""
+    """Device events decide; a mark waits for the device, so its wall time is host time in between.
+
+    A mark is two events around the wait: what began at a mark is counted from after it, and what stops at one up to
+    before it. The host's wake-up from a wait is thus in no slice.
+    """
 
     name = "CUDA events"
 
-    def mark(self):
+    def mark(self) -> CudaMark:
+        end, begin = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        end.record()
         torch.cuda.synchronize()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event, time.perf_counter()
+        wall_s = time.perf_counter()
+        begin.record()
+        return CudaMark(end, begin, wall_s)
 
-    def between(self, start, stop) -> Reading:
-        stop[0].synchronize()
-        return Reading(start[0].elapsed_time(stop[0]) / 1e3, stop[1] - start[1])
+    def between(self, start: CudaMark, stop: CudaMark) -> Reading:
+        return Reading(start.begin.elapsed_time(stop.end) / 1e3, stop.wall_s - start.wall_s)
 
 
 def clock_for(device: str):

@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.contenders import Contender
 from bench.tally import Tally
 from bench.workload import Workload
-from sampler import textbook
+from sampler import precision, textbook
 from sampler.guidance import Condition
 from sampler.models import Model
 from sampler.noise import GeneratorNoise, Noise, PhiloxNoise
@@ -77,10 +77,11 @@ class Arm:
             extra: dict = {}
             if self.contender.textbook == "strided":
                 loop, extra = textbook.textbook_strided, {"steps": self.trajectory.steps}
-            return loop(
-                self.model.network, x, self.model.schedule, noise, self.condition, self.guidance,
-                timesteps=[self.timesteps[i] for i in positions], after_step=after_step, **extra,
-            )  # fmt: skip
+            with precision.full(self.model.network).context():  # in the reference's format, not cuDNN's default
+                return loop(
+                    self.model.network, x, self.model.schedule, noise, self.condition, self.guidance,
+                    timesteps=[self.timesteps[i] for i in positions], after_step=after_step, **extra,
+                )  # fmt: skip
         return run(self.sampler, x, self.trajectory.at(positions), noise, after_step)
 
     def time_slice(self, x: Tensor, noise: Noise, clock, rng: random.Random):
@@ -156,11 +157,16 @@ class Stage:
         return None
 
     def first_call_s(self, arm: Arm) -> float:
-        """Wall seconds of the row's first two steps (one guided, one not, where they differ)."""
+        """Wall seconds of the row's first steps of each kind (guided and not, where they differ), until it is ready.
+
+        Three: `reduce-overhead` warms up in the first, records its graph in the second and replays it in the third;
+        of a graph over five steps, as many as make it and the graph that takes what is left over.
+        """
         start = time.perf_counter()
         low, high = arm.contender.variant.guided_between
         middle = next((i for i, t in enumerate(arm.timesteps) if low <= t / 1000 < high), 0)
-        arm.advance(self.x, sorted({0, middle}), arm.noise(0, self.batch))
+        of_a_kind = max(2, getattr(arm.sampler.guided, "steps", 1)) + 1
+        arm.advance(self.x, sorted(of_a_kind * sorted({0, middle})), arm.noise(0, self.batch))
         if self.model.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start

@@ -132,7 +132,8 @@ def driver_bytes(nvml: Any = None, device: int = 0) -> int | None:
     """Bytes of device memory that the driver counts for this process; None where NVML does not tell."""
     nvml = nvml_of.module(nvml)
     try:
-        processes = nvml.nvmlDeviceGetComputeRunningProcesses(nvml_of.handle(device, nvml))
+        handle = nvml_of.handle(device, nvml)
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
         mine = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
     except nvml.NVMLError:
         return None

@@ -6,9 +6,24 @@ from typing import Any
 import torch
 
 
+class Absent:
+    """Stands in for pynvml where it is not installed: there is no driver to ask, and the reason is that."""
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlInit(self) -> None:
+        raise self.NVMLError("pynvml is not installed: pip install nvidia-ml-py")
+
+
 def module(nvml: Any = None) -> Any:
     """pynvml, or what stands in for it."""
-    return nvml or importlib.import_module("pynvml")
+    if nvml is not None:
+        return nvml
+    try:
+        return importlib.import_module("pynvml")
+    except ImportError:
+        return Absent()
 
 
 def handle(index: int, nvml: Any, uuid_of=None) -> Any:

@@ -134,8 +134,12 @@ def _empty(x: State, room: int, key: NoiseKey) -> _Buffers:
 
 
 def cuda_capture() -> Capture:
-    """A capture whose graphs share one private pool; they never run at the same time."""
+    """A capture whose graphs share one private pool, for they never run at the same time, and one warm-up stream.
+
+    The allocator keeps apart what each stream has freed: a new stream for each warm-up would hold memory of its own.
+    """
     pool: list = []
+    sides: dict[torch.device, torch.cuda.Stream] = {}
 
     def capture(work: Callable[[], None], x: Tensor) -> Replay:
         if not x.is_cuda:
@@ -143,7 +147,9 @@ def cuda_capture() -> Capture:
         if not pool:
             pool.append(torch.cuda.graph_pool_handle())
         with torch.cuda.device(x.device), _no_cached_casts():
-            side = torch.cuda.Stream()
+            if x.device not in sides:
+                sides[x.device] = torch.cuda.Stream()
+            side = sides[x.device]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):  # warm-up off the main stream, as a capture asks for
                 for _ in range(WARM_UPS):
@@ -159,7 +165,7 @@ def cuda_capture() -> Capture:
                     f"the step cannot be captured in a CUDA graph: {reason.rstrip('.')}; a captured step must not "
                     "wait for the device, read a value from it, or copy from the host"
                 ) from error
-        return graph.replay
+        return lambda: graph.replay()  # looked up at each call, so that what counts replays sees them
 
     return capture
 

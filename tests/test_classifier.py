@@ -6,9 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from bench.quality import classifier as judge
@@ -17,6 +14,9 @@ from bench.quality.train_classifier import Recipe, _shifted, _shuffled, train
 from sampler.card import sha256
 from sampler.data import CLASSES
 from sampler.errors import UsageError
+
+given, st = pytest.importorskip("hypothesis").given, pytest.importorskip("hypothesis.strategies")
+binomtest = pytest.importorskip("scipy.stats").binomtest
 
 WEIGHTS = judge.DEFAULT_WEIGHTS.parent
 CARD = (WEIGHTS / "README.md").read_text()

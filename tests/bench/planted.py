@@ -15,7 +15,7 @@ from sampler.posterior import posterior
 from sampler.runtime import eager, one_by_one
 from sampler.variants import Update, Variant
 
-PREPARATION = 2  # steps of the first call, in every process
+PREPARATION = 3  # steps of the first call, in every process
 WARM_SLICE = 3  # then one slice: a step that is not timed and two that are
 
 

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench.clock import CpuClock, ReplayClock
+from bench import clock as clock_of
+from bench.clock import CpuClock, CudaClock, ReplayClock
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -64,6 +66,37 @@ def test_no_time_passes_once_the_durations_are_spent() -> None:
     start = clock()
     clock.replay()
     assert clock() - start == 3.0
+
+
+def test_cuda_clock_counts_neither_the_hosts_wake_up_nor_its_way_to_the_first_launch(monkeypatch) -> None:
+    """On a device that works 5 ms, to a host that needs 1 ms to wake up and 1 ms to launch."""
+    now = 0.0  # seconds
+    busy_until = 0.0
+
+    class Event:
+        def __init__(self, enable_timing: bool):
+            assert enable_timing
+
+        def record(self):
+            self.at = max(now, busy_until)
+
+        def elapsed_time(self, stop) -> float:
+            return (stop.at - self.at) * 1e3
+
+    def synchronize():
+        nonlocal now
+        now = max(now, busy_until) + 1e-3
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(clock_of.time, "perf_counter", lambda: now)
+    clock = CudaClock()
+    start = clock.mark()
+    busy_until = now + 5e-3
+    now += 1e-3
+    reading = clock.between(start, clock.mark())
+    assert reading.decisive_s == pytest.approx(5e-3)
+    assert reading.wall_s == pytest.approx(6e-3)  # the host between two waits
 
 
 def test_cpu_clock_keeps_both_times_apart() -> None:

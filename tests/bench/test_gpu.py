@@ -1,6 +1,7 @@
 """`python -m bench gpu`, held without a GPU: its plan, its limits, and what it does where there is no device."""
 
 import io
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import gpu, report, store
+from bench import environment, gpu, report, store
 from bench.__main__ import main
 from bench.contenders import CONTENDERS
 from bench.gpu import Stage, run_stages, stages
@@ -88,6 +89,28 @@ def test_a_stage_that_does_not_listen_is_ended(monkeypatch) -> None:
     began = time.monotonic()
     assert run_stages([stage("deaf", 0.8, deaf)], io.StringIO()) == ["deaf: interrupted after 1 s"]
     assert time.monotonic() - began < 20
+
+
+def test_the_devices_tests_are_collected_without_the_packages_that_only_other_tests_need() -> None:
+    """A GPU machine may have neither of these; one file that cannot be imported would fail the whole stage."""
+    program = """
+import sys
+from importlib.machinery import PathFinder
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        missing = name.split(".")[0] in ("hypothesis", "scipy", "diffusers", "ruptures")
+        return None if missing else super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+import pytest
+sys.exit(pytest.main("tests -m gpu --collect-only -q -p no:cacheprovider -p no:hypothesispytest".split()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=environment.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {line.split("::")[0] for line in done.stdout.splitlines() if "::" in line} == {
+        "tests/kernels/test_fused_posterior.py", "tests/sampler/test_generate.py", "tests/sampler/test_models.py",
+        "tests/sampler/test_runtime.py", "tests/sampler/test_variants.py",
+    }  # fmt: skip
 
 
 def test_a_failure_is_named_and_does_not_stop_the_others() -> None:

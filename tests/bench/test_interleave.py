@@ -13,11 +13,12 @@ from bench.clock import CpuClock
 from bench.contenders import Contender
 from bench.interleave import WARM_STEPS, Arm, Stage, time_pair
 from bench.workload import workload
-from sampler import schedule
+from sampler import precision, schedule
 from sampler.graphs import Graphed
 from sampler.models import Model
 from sampler.noise import PhiloxNoise
 from sampler.posterior import posterior
+from sampler.runtime import one_by_one
 from sampler.variants import LIMITED, Update, Variant, drawn_update
 from tests.sampler.taped import taped_capture
 
@@ -172,13 +173,66 @@ def test_one_variant_is_built_once_for_rows_that_differ_in_the_path() -> None:
     assert one.sampler is other.sampler
 
 
-def test_a_graph_over_five_steps_is_timed_by_whole_ones() -> None:
-    """Slices of one step would replay only the graph of one that takes what is left over."""
-    clock, tapes = Clock(), []
+@pytest.mark.parametrize("loop", ["ddpm", "strided", ""])
+def test_every_loop_that_claims_float32_runs_without_tensorfloat_32(loop: str) -> None:
+    """cuDNN's own default is on: a baseline that used it would be another one."""
+    stage, seen = stage_on(Clock(), classes=0), []
+
+    def forward(x, t, condition):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return torch.zeros_like(x)
+
+    stage.model.network.forward = forward
+    arm = stage.arm(Contender("one", "planted", Variant("one"), textbook=loop))
+    with precision.tf32(stage.model.network).context():
+        arm.advance(stage.x, [0, 1], arm.noise(0, 2))
+        assert torch.backends.cudnn.allow_tf32  # as it was
+    assert seen == [(False, False)] * 2
+
+
+def five_in_a_graph(clock: Clock, tapes: list) -> tuple[Stage, Arm]:
     stage = stage_on(clock, classes=0, slice_steps=1)
     stage.model.network.forward = lambda x, t, condition: torch.zeros_like(x)  # looks at no value, as a capture asks
     way = Variant("five", update=drawn_update, runtime=lambda step: Graphed(step, 5, taped_capture(tapes)))
-    arm = stage.arm(Contender("five", "planted", way))
+    return stage, stage.arm(Contender("five", "planted", way))
+
+
+def test_after_the_first_call_nothing_is_left_to_capture() -> None:
+    """Neither the graph over five steps nor the one that takes what is left over."""
+    clock, tapes = Clock(), []
+    stage, arm = five_in_a_graph(clock, tapes)
+    stage.first_call_s(arm)
+    assert len(tapes) == 2
+    arm.advance(stage.x, list(range(23)), PhiloxNoise(1, range(2)))
+    assert len(tapes) == 2
+
+
+@pytest.mark.parametrize(("between", "walks"), [((0.0, 1.0), [3, 0]), (LIMITED, [3, 3])])
+def test_a_first_call_takes_three_steps_of_each_kind(between, walks: list[int]) -> None:
+    """`reduce-overhead` warms up in a first, records in a second, and is ready for the third."""
+    taken = [0, 0]
+
+    def counting(at: int):
+        def runtime(step):
+            def run(x, *rest):
+                taken[at] += 1
+                return x
+
+            return one_by_one(run)
+
+        return runtime
+
+    made = itertools.count()
+    stage = stage_on(Clock())
+    way = Variant("counted", guided_between=between, runtime=lambda step: counting(next(made))(step))
+    stage.first_call_s(stage.arm(Contender("counted", "planted", way)))
+    assert taken == walks
+
+
+def test_a_graph_over_five_steps_is_timed_by_whole_ones() -> None:
+    """Slices of one step would replay only the graph of one that takes what is left over."""
+    clock, tapes = Clock(), []
+    stage, arm = five_in_a_graph(clock, tapes)
     assert arm.slice_steps == 5
     arm.time_slice(stage.x, PhiloxNoise(1, range(2)), clock, random.Random(0))
     assert arm.sampler.guided.captures == 2

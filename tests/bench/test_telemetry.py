@@ -1,5 +1,6 @@
 """Telemetry through made-up files and a made-up NVML: what is marked, and that nothing is dropped."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from bench import nvml as nvml_of
 from bench.environment import nvml_facts
+from bench.meter import driver_bytes
 from bench.telemetry import CpuTelemetry, CudaTelemetry, NoTelemetry, telemetry_for
 
 
@@ -145,6 +147,13 @@ def test_the_fingerprint_has_the_driver_and_the_power_limit_or_says_why_not() ->
 def test_a_device_is_found_by_its_uuid_where_pytorch_tells_it() -> None:
     assert nvml_of.handle(1, Nvml(), lambda index: "0123") == "GPU-0123"
     assert nvml_of.handle(1, Nvml(), lambda index: "") == 1
+
+
+def test_without_pynvml_there_is_no_telemetry_and_the_reason_is_told(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # now importing it raises ImportError
+    assert isinstance(telemetry_for(torch.device("cuda")), NoTelemetry)
+    assert nvml_facts(0) == {"nvml": "pynvml is not installed: pip install nvidia-ml-py"}
+    assert driver_bytes() is None
 
 
 def test_without_a_driver_there_is_no_telemetry_and_no_error() -> None:

@@ -5,14 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 from torch import Tensor
 
 from sampler.noise import philox_4x32, philox_normal
 from sampler.posterior import Guided
 
+given, st = pytest.importorskip("hypothesis").given, pytest.importorskip("hypothesis.strategies")
+stats = pytest.importorskip("scipy.stats")
 MASK32 = 0xFFFF_FFFF
 SEEDS = st.integers(0, 2**64 - 1)
 IDS = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4).map(torch.tensor)

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from sampler.posterior import Guided, posterior
 
+given, st = pytest.importorskip("hypothesis").given, pytest.importorskip("hypothesis.strategies")
 NAN, INF = float("nan"), float("inf")
 SHAPES = st.lists(st.integers(1, 19), min_size=1, max_size=4) | st.sampled_from([[1, 1, 28, 28], [2, 3, 32, 32]])
 

@@ -3,15 +3,17 @@
 import itertools
 from fractions import Fraction
 
-import diffusers.schedulers.scheduling_ddpm as diffusers_ddpm
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
 
 from sampler import schedule as schedules
 from sampler import trajectory as trajectories
 from sampler.posterior import posterior
 from sampler.variants import REFERENCE, build, run
+
+diffusers = pytest.importorskip("diffusers")
+DDIMScheduler, DDPMScheduler = diffusers.DDIMScheduler, diffusers.DDPMScheduler
+diffusers_ddpm = pytest.importorskip("diffusers.schedulers.scheduling_ddpm")
 
 PREDICTIONS = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
 SIZES = {"posterior": "fixed_small", "beta": "fixed_large"}

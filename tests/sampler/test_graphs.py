@@ -204,7 +204,7 @@ class FakeCuda:
         pools = iter(("pool 1", "pool 2"))
         for name, value in {
             "device": lambda device: nullcontext(),
-            "Stream": lambda: side,
+            "Stream": lambda: (self.log.append("a stream is made"), side)[1],
             "current_stream": lambda: main,
             "stream": lambda stream: nullcontext(self.log.append("on the side" if stream is side else "?")),
             "CUDAGraph": lambda: SimpleNamespace(replay=lambda: self.log.append("replay")),
@@ -230,9 +230,10 @@ def test_a_capture_warms_up_on_a_side_stream_and_keeps_to_one_pool(monkeypatch):
     replay = capture(lambda: cuda.log.append("work"), ON_CUDA)
     replay()
     warm = ["side waits", "on the side", *["work"] * graphs.WARM_UPS, "main waits"]
-    assert cuda.log == [*warm, "capture in pool 1", "work", "replay"]
+    assert cuda.log == ["a stream is made", *warm, "capture in pool 1", "work", "replay"]
     capture(lambda: None, ON_CUDA)
     assert cuda.log[-1] == "capture in pool 1"
+    assert cuda.log.count("a stream is made") == 1  # what a warm-up frees is the next one's to use
 
 
 def test_a_failed_capture_says_what_a_step_must_not_do(monkeypatch):

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from scipy import stats
 
 from sampler.errors import UsageError
 from sampler.noise import GeneratorNoise, PhiloxNoise, philox_4x32, philox_normal
+
+stats = pytest.importorskip("scipy.stats")
 
 MASK32 = 0xFFFF_FFFF
 

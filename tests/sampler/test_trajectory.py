@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from sampler import schedule as schedules
@@ -11,6 +9,9 @@ from sampler import trajectory as trajectories
 from sampler.posterior import estimate_x0
 from sampler.trajectory import PREDICTIONS, ancestral, ddim, spaced, strided
 from sampler.variants import REFERENCE, build, run
+
+hypothesis, st = pytest.importorskip("hypothesis"), pytest.importorskip("hypothesis.strategies")
+given, settings = hypothesis.given, hypothesis.settings
 
 a_law = settings(deadline=None, max_examples=50, derandomize=True, database=None)
 

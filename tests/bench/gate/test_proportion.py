@@ -1,9 +1,10 @@
 """The bounds against SciPy's beta quantiles, of which they are the definition."""
 
 import pytest
-from scipy.stats import beta
 
 from bench.gate.proportion import lower_bound, upper_bound
+
+beta = pytest.importorskip("scipy.stats").beta
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 1), (0, 500), (3, 500), (199, 200), (17, 40), (500, 510)])
