@@ -12,14 +12,16 @@ import torch
 from bench import evidence
 from bench.evidence import (
     ALWAYS,
-    FLOAT32,
     called,
     compiled,
     computes_in,
     contains,
     every_step,
+    in_float32,
+    in_tensorfloat32,
     keeps_channels_last,
     launches,
+    launches_graphs_alone,
     once_doubled,
     replayed,
     replayed_over,
@@ -27,12 +29,15 @@ from bench.evidence import (
     twice,
 )
 from bench.quality.equivalence import Budget
+from sampler import graphs, runtime
 from sampler import trajectory as trajectories
 from sampler.models import Model
 from sampler.trajectory import Trajectory
+from sampler.variants import REFERENCE as REFERENCE_VARIANT
 from sampler.variants import VARIANTS, Variant
 
 Path_ = Callable[[Model, int], Trajectory]  # (model, steps of the reference) -> trajectory
+COMPILED = (runtime.compiled, runtime.compiled_frozen, graphs.graphed_compiled)
 
 
 def full_path(model: Model, steps: int) -> Trajectory:
@@ -80,6 +85,13 @@ class Contender:
     needs: str = ""
     engaged: tuple[evidence.Proof, ...] = evidence.PLAIN
     budget: Budget | None = None
+
+    @property
+    def compiles(self) -> int:
+        """How much its first call compiles where no cache helps: nothing, an update, a step, or two of them."""
+        if self.variant.runtime in COMPILED:
+            return 2 + (self.variant.guided_between != (0.0, 1.0))  # where guidance is limited, steps without it too
+        return int(self.variant.update is not REFERENCE_VARIANT.update)
 
     def unavailable(self, device: str) -> str:
         """Why this row cannot run on the device, or ''."""
@@ -143,8 +155,11 @@ AT_FEWER_STEPS = Budget(
 )
 BF16, FP16 = computes_in("bfloat16"), computes_in("float16")
 TWO_CALLS, ONE_CALL = called(twice), called(once_doubled)
-OUR_KERNEL = launches("posterior")  # ours, written in Triton
+OUR_KERNEL, OUR_NOISE = launches("posterior"), launches("philox_normal")  # written in Triton
+FLOAT32 = in_float32
+ONE_GRAPH = (replayed, launches_graphs_alone)  # of ours; `reduce-overhead` also copies its inputs into place
 COMPILED_ONE_CALL = (compiled, replayed, contains(once_doubled))
+COMPILED_GRAPH_ONE_CALL = (compiled, *ONE_GRAPH, contains(once_doubled))
 _V = VARIANTS
 _ALL = [
     Contender("textbook", "the textbook's loop: unclipped, σ=√β, two calls, host-side look-ups",
@@ -170,20 +185,20 @@ _ALL = [
     Contender("compiled", "torch.compile of the whole step", _V["compiled"],
               engaged=shown_by(compiled, replayed, contains(twice), FLOAT32)),
     Contender("cuda-graph", "one step captured, replayed each time", _V["cuda-graph"],
-              engaged=shown_by(replayed, contains(twice), FLOAT32)),
+              engaged=shown_by(*ONE_GRAPH, contains(twice), FLOAT32, OUR_NOISE)),
     Contender("cuda-graph-5", "five steps captured in one graph", _V["cuda-graph-5"],
-              engaged=shown_by(replayed_over(5), contains(twice), FLOAT32)),
+              engaged=shown_by(replayed_over(5), launches_graphs_alone, contains(twice), FLOAT32, OUR_NOISE)),
     Contender("fused-graph", "cuda-graph with the fused-drawn update inside", _V["fused-graph"],
-              engaged=shown_by(replayed, contains(twice), FLOAT32, OUR_KERNEL)),
+              engaged=shown_by(*ONE_GRAPH, contains(twice), FLOAT32, OUR_KERNEL)),
     Contender("compiled-graph", "fused-graph whose network is compiled", _V["compiled-graph"],
-              engaged=shown_by(compiled, replayed, contains(twice), FLOAT32, OUR_KERNEL)),
+              engaged=shown_by(compiled, *ONE_GRAPH, contains(twice), FLOAT32, OUR_KERNEL)),
     Contender("all-lossless", "batched guidance + compiled with frozen weights", _V["all-lossless"],
               engaged=shown_by(*COMPILED_ONE_CALL, FLOAT32)),
     Contender("all-lossless-cuda", "batched guidance + channels-last + fused-fed + compiled network in a CUDA graph",
               _V["all-lossless-cuda"],
-              engaged=shown_by(*COMPILED_ONE_CALL, FLOAT32, OUR_KERNEL, keeps_channels_last)),
+              engaged=shown_by(*COMPILED_GRAPH_ONE_CALL, FLOAT32, OUR_KERNEL, keeps_channels_last)),
     Contender("tf32", "TensorFloat-32 matrix units", _V["tf32"], lossless=False, budget=AT_EQUAL_STEPS,
-              engaged=shown_by(TWO_CALLS, FLOAT32, launches("tf32", times=1))),
+              engaged=shown_by(TWO_CALLS, in_tensorfloat32)),
     Contender("autocast-bf16", "bfloat16 autocast, entered once", _V["autocast-bf16"],
               lossless=False, budget=AT_EQUAL_STEPS, engaged=shown_by(TWO_CALLS, BF16)),
     Contender("autocast-fp16", "float16 autocast, entered once", _V["autocast-fp16"],
@@ -199,7 +214,8 @@ _ALL = [
     Contender("all-equal-steps", "all-lossless + limited guidance", _V["all-equal-steps"],
               lossless=False, budget=AT_EQUAL_STEPS, engaged=shown_by(*COMPILED_ONE_CALL, FLOAT32)),
     Contender("all-equal-steps-cuda", "all-lossless-cuda + weights in bfloat16", _V["all-equal-steps-cuda"],
-              lossless=False, budget=AT_EQUAL_STEPS, engaged=shown_by(*COMPILED_ONE_CALL, BF16, keeps_channels_last)),
+              lossless=False, budget=AT_EQUAL_STEPS,
+              engaged=shown_by(*COMPILED_GRAPH_ONE_CALL, BF16, OUR_KERNEL, keeps_channels_last)),
     Contender("textbook-strided", "the textbook's strided loop: a quarter of the steps, left-over noise",
               _V["reference"], strided_path(1 / 4), lossless=False, textbook="strided",
               engaged=shown_by(TWO_CALLS, FLOAT32, steps=textbook_stride)),
@@ -213,7 +229,8 @@ _ALL = [
               engaged=shown_by(*COMPILED_ONE_CALL, FLOAT32, steps=share_of_steps(1 / 20))),
     Contender("all-together-cuda", "all-equal-steps-cuda + DDIM with a twentieth of the steps",
               _V["all-equal-steps-cuda"], ddim_path(1 / 20), lossless=False, budget=AT_FEWER_STEPS,
-              engaged=shown_by(*COMPILED_ONE_CALL, BF16, keeps_channels_last, steps=share_of_steps(1 / 20))),
+              engaged=shown_by(*COMPILED_GRAPH_ONE_CALL, BF16, OUR_KERNEL, keeps_channels_last,
+                               steps=share_of_steps(1 / 20))),
 ]  # fmt: skip
 CONTENDERS = {contender.name: contender for contender in _ALL}
 REFERENCE, TEXTBOOK = "reference", "textbook"

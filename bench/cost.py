@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import memory
-from bench.contenders import REFERENCE
+from bench.contenders import CONTENDERS, REFERENCE
+from bench.kinds import in_tf32
 from bench.measurement import Measurement, Row
 from bench.roof import WINOGRAD
 from bench.students_t import Interval, mean_interval
@@ -92,8 +93,10 @@ class Cost:
 
     @property
     def launches_a_step(self) -> float | None:
-        """Kernels launched (CUDA) or operators called (CPU) from the host in a step."""
-        return None if self.profile is None else self.profile["launches"] / self.profile["steps"]
+        """Kernels and graphs launched (CUDA) or operators called (CPU) from the host in a step."""
+        if self.profile is None:
+            return None
+        return (self.profile["launches"] + self.profile.get("graph_launches", 0)) / self.profile["steps"]
 
     @property
     def kinds_ms(self) -> dict[str, float]:
@@ -103,17 +106,32 @@ class Cost:
         return {kind: us / 1e3 / self.profile["steps"] for kind, us in self.profile["by_kind_us"].items()}
 
     @property
+    def gap_share(self) -> float | None:
+        """Share of the loop in which the device waited for the host; None where there is no device."""
+        gaps_us = (self.profile or {}).get("gaps_us")
+        return None if gaps_us is None else gaps_us / self.profile["span_us"]  # type: ignore[index]
+
+    @property
     def update_share(self) -> float | None:
-        """Share of a step that the update takes: by Amdahl's law no fused one can save more. None in compiled steps."""
-        kinds = self.kinds_ms
-        return kinds["update"] / sum(kinds.values()) if kinds.get("update") else None
+        """Share of a step that the update takes: by Amdahl's law no fused one can save more.
+
+        On a device its own time and the gaps in which the device waited for the host to launch it. None in steps that
+        are compiled or captured as a whole, unless its kernel is one of ours.
+        """
+        if self.profile is None:
+            return None
+        update_us = self.profile.get("update_us", self.profile["by_kind_us"].get("update"))
+        return update_us / self.profile["span_us"] if update_us else None
 
     @property
     def number_format(self) -> str | None:
-        """The format of most convolutions."""
-        products = [p for p in ((self._event("evidence", where="inspection") or {}).get("seen", {}).get("products", []))
-                    if p[0] == "convolution"]  # fmt: skip
-        return max(products, key=lambda p: p[3])[1] if products else None
+        """The format of most convolutions: 'tf32' where kernels multiply float32 by way of it."""
+        seen = (self._event("evidence", where="inspection") or {}).get("seen", {})
+        products = [p for p in seen.get("products", []) if p[0] == "convolution"]
+        if not products:
+            return None
+        of_most = max(products, key=lambda p: p[3])[1]
+        return "tf32" if of_most == "float32" and in_tf32(seen.get("kernels", {})) else of_most
 
     @property
     def _roof(self) -> dict[str, Any]:
@@ -183,8 +201,8 @@ class Cost:
 
 
 def best_uncompiled(measurement: Measurement) -> Row:
-    """The fastest row that changes no picture, of those whose first call compiled nothing."""
+    """The fastest row that changes no picture, of those that would compile nothing even without any cache."""
     rows = [measurement.row(name) for name in measurement.rows]
     sound = [r for r in rows if r.status == "ok" and r.lossless and r.speedup]
-    plain = [r for r in sound if not Cost(r).first_call.get("compile_s")]
+    plain = [r for r in sound if not (Cost(r).first_call.get("compile_s") or CONTENDERS[r.name].compiles)]
     return max(plain, key=lambda r: r.speedup.value, default=measurement.row(REFERENCE))  # type: ignore[union-attr]

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -18,9 +18,10 @@ from torch.profiler import record_function
 
 from bench import evidence, memory, roof
 from bench.contenders import CONTENDERS, REFERENCE, Contender, full_path
+from bench.first_call import TritonWork, captures, compile_times, triton_work
 from bench.interleave import Arm, Stage
 from bench.meter import Usage, forget_peak, meter_for
-from bench.profile import UPDATE, MarkedNoise, mark_network, profiled
+from bench.profile import UPDATE, Loop, MarkedNoise, mark_network, profiled
 from bench.quality import same_noise
 from bench.tally import Tally
 from bench.workload import from_json
@@ -34,7 +35,6 @@ from sampler.runtime import AfterStep, Leg
 FORESEE_FROM = 32  # images at once; below, a machine that can load the network can run it
 STEPS = (6, 12)  # at which the peak is metered, to see what a step adds
 POINT_STEPS = 2  # at other batches
-COMPILER_S = 1.0  # in which Inductor finds what the C++ compiler left, and the compiler does nothing
 PACE_STEPS = 40
 TRIES, NEARLY = 4, 0.9  # at the largest batch within a limit, and how full it should be then
 PROFILED_STEPS = 10  # of any ten evenly spread steps, limited guidance (40 % of the path) guides exactly four
@@ -67,14 +67,17 @@ class Inspection:
         )  # fmt: skip
         loading.live_peak = max(loading.live_peak, self.meter.live)
         load_s = time.perf_counter() - start
-        with self.meter.watch() as calling, captures() as captured_s:
+        with self.meter.watch() as calling, captures() as self.captured, self._triton_work() as triton:
             seconds = self.stage.first_call_s(self.arm)
-        self.emit(event="first_call", row=self.contender.name, steps=self.arm.steps, seconds=seconds,
-                  load_s=load_s, capture_s=sum(captured_s), **compile_times())  # fmt: skip
+        self.emit(event="first_call", row=self.contender.name, steps=self.arm.steps,
+                  seconds=seconds - self.captured.looking_s, load_s=load_s, capture_s=self.captured.seconds,
+                  **triton.added_to(compile_times()))  # fmt: skip
         self._memory("weights loaded", loading, 0)
         # what stays of a first call: weights packed by the compiler, or a graph's buffers
         self.static.weights += max(0, calling.live_after - calling.live_before)
         self._memory("first call", calling, memory.state_bytes(self.stage))
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()  # what compiling and tuning left in reserve is not the steady state's
         self.tally.clear()
 
     def scaling(self) -> None:
@@ -143,32 +146,32 @@ class Inspection:
         cuda = self.stage.model.device.type == "cuda"
         self.layouts.clear()
         self.looking = True
+        loop = Loop(len(positions), cuda)
         with profiled(cuda) as profile, native_calls() as natives:
-            self.arm.advance(self.stage.x, positions, drawn)
+            self.arm.advance(self.stage.x, positions[:1] + positions, drawn, loop)
         self.looking = False
-        if self.tally.counts[self.contender.name]["replays"]:
-            profile.products = self._captured_products(positions)
-        network = self.stage.model.network
+        counts = dict(self.tally.counts.get(self.contender.name, {}))
+        if counts.get("replays"):
+            profile.products = self.captured.products(counts["steps"], captured_steps(self.arm))
+        convolutions = [m for m in self.stage.model.network.modules() if isinstance(m, nn.Conv2d)]
         seen = evidence.Seen(
-            batch=self.stage.batch, counts=dict(self.tally.counts.get(self.contender.name, {})),
+            batch=self.stage.batch, counts=counts,
             asked_steps=self.workload.steps, path_steps=self.arm.steps, loop_steps=loop_steps(self.arm, self.stage),
-            products=profile.products, convolutions=sum(isinstance(m, nn.Conv2d) for m in network.modules()),
+            products=profile.products, convolutions=len(convolutions),
+            pointwise=sum(m.kernel_size == (1, 1) for m in convolutions),
             kernels={**profile.kernels, **natives}, nhwc=(sum(self.layouts), len(self.layouts)), copies=profile.copies,
+            launches=profile.launches, graph_launches=profile.graph_launches,
             kept_bytes=getattr(self, "kept_bytes", None), table_bytes=memory.table_bytes(self.arm), cuda=cuda,
         )  # fmt: skip
         findings = evidence.judge(self.contender.engaged, seen)
         self.emit(event="evidence", row=self.contender.name, where="inspection", seen=seen.json(),
                   findings=[list(f) for f in findings])  # fmt: skip
-        self.emit(event="profile", row=self.contender.name, steps=len(positions),
-                  guided=seen.counts.get("guided", 0), **profile.json())  # fmt: skip
+        self.emit(event="profile", row=self.contender.name, steps=loop.steps,
+                  guided=sum(self.arm.guided[i] for i in positions), **profile.json())  # fmt: skip
 
-    def _captured_products(self, positions: list[int]) -> list[list[Any]]:
-        """What the graphs hold, from the same seams run eagerly: a replay shows its kernels, not its operators."""
-        variant = replace(self.contender.variant, name=f"{self.contender.variant.name}, eager", runtime=runtime.eager)
-        arm = replace(self.stage.arm(replace(self.contender, variant=variant)), tally=None)
-        with profiled(cuda=False) as profile:
-            arm.advance(self.stage.x, positions, arm.noise(1, self.stage.batch))
-        return profile.products
+    def _triton_work(self) -> AbstractContextManager[TritonWork]:
+        """Only where our Triton kernels run: importing Triton takes a second."""
+        return triton_work() if self.stage.model.device.type == "cuda" else nullcontext(TritonWork())
 
     def compare(self) -> None:
         """Run the variant and the reference on the same short path and noise, and report how far apart they end."""
@@ -303,6 +306,12 @@ def probe(stage: Stage, arm: Arm, seed: int, emit) -> None:
     emit(event="probe", row=arm.contender.name, largest=float(error.max()), rms=float(error.square().mean().sqrt()))
 
 
+def captured_steps(arm: Arm) -> int:
+    """Steps that lie in the graphs of the arm's own walks; 0 where it has none, or they are PyTorch's."""
+    walks = {id(walk): walk for walk in (arm.sampler.guided, arm.sampler.conditional)}
+    return sum(getattr(walk, "captured_steps", 0) for walk in walks.values())
+
+
 def loop_steps(arm: Arm, stage: Stage) -> int:
     """How many steps the row's loop really takes of its path, counted with walks (or a network) that do nothing."""
     taken = 0
@@ -349,42 +358,3 @@ def native_calls() -> Iterator[Counter[str]]:
     finally:
         for name, function in functions.items():
             setattr(module, name, function)
-
-
-def compile_times() -> dict[str, Any]:
-    """What Dynamo and Inductor say that they spent in this process so far, and whether caches served it."""
-    if "torch._dynamo.utils" not in sys.modules:
-        return {"compile_s": 0.0, "autotune_s": 0.0, "compiled_now": False}
-    utils = sys.modules["torch._dynamo.utils"]
-    spent = {name: sum(seconds) for name, seconds in utils.compilation_time_metrics.items()}
-    graphs, hits = utils.counters["stats"]["unique_graphs"], utils.counters["inductor"]["fxgraph_cache_hit"]
-    return {
-        "compile_s": max(spent.get("_compile.compile_inner", 0.0), spent.get("entire_frame_compile", 0.0)),
-        "autotune_s": sum(s for name, s in spent.items() if "autotun" in name.lower() and "benchmark" in name.lower()),
-        "compiled_now": graphs > hits or spent.get("compile_file", 0.0) > COMPILER_S,
-    }
-
-
-@contextmanager
-def captures(graph: Any = None) -> Iterator[list[float]]:
-    """Seconds of each CUDA graph capture inside, ours and PyTorch's."""
-    graph = graph or torch.cuda.graph
-    enter, leave = graph.__enter__, graph.__exit__
-    seconds: list[float] = []
-    started: list[float] = []
-
-    def timed_enter(one):
-        started.append(time.perf_counter())
-        return enter(one)
-
-    def timed_leave(one, *raised):
-        try:
-            return leave(one, *raised)
-        finally:
-            seconds.append(time.perf_counter() - started.pop())
-
-    graph.__enter__, graph.__exit__ = timed_enter, timed_leave
-    try:
-        yield seconds
-    finally:
-        graph.__enter__, graph.__exit__ = enter, leave

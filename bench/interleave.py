@@ -59,12 +59,12 @@ class Arm:
         """Take the steps at these positions of the row's own trajectory."""
         if self.tally is None:
             return self._advance(x, positions, noise, after_step)
-        guided = self._guided
+        guided = self.guided
         with self.tally.of(self.contender.name, len(positions), sum(guided[i] for i in positions)):
             return self._advance(x, positions, noise, after_step)
 
     @cached_property
-    def _guided(self) -> list[bool]:
+    def guided(self) -> list[bool]:
         """For each position, whether the step is guided."""
         if self.condition is None or self.guidance == 1:
             return [False] * self.steps

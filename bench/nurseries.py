@@ -9,10 +9,6 @@ import torch
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.crew import Event, Worker, dealt
 from bench.workload import Workload
-from sampler import graphs, runtime
-from sampler.variants import REFERENCE as PLAIN
-
-COMPILED = (runtime.compiled, runtime.compiled_frozen, graphs.graphed_compiled)
 
 
 def inspected(task: dict[str, Any], rows: Sequence[str], looks: Sequence[str], workload: Workload, pinned: bool,
@@ -38,10 +34,4 @@ def inspected(task: dict[str, Any], rows: Sequence[str], looks: Sequence[str], w
 
 
 def _effort(row: str) -> int:
-    """How much a row is expected to compile: nothing, an update, a step, or two (where guidance is limited)."""
-    if row not in CONTENDERS:
-        return 0
-    variant = CONTENDERS[row].variant
-    if variant.runtime in COMPILED:
-        return 2 + (variant.guided_between != (0.0, 1.0))
-    return int(variant.update is not PLAIN.update)
+    return CONTENDERS[row].compiles if row in CONTENDERS else 0

@@ -1,6 +1,8 @@
 """What a few steps consist of, from torch.profiler: the products and their formats, the kernels, time by kind.
 
-Facts only; a run of its own, never a timed one.
+Facts only; a run of its own, never a timed one. Time, launches and copies are those of the loop alone, which goes from
+the end of the first step to that of the last: what is made ready before it (tables, a noise key, a graph's inputs) is
+made once in a run and not in every step.
 """
 
 import re
@@ -15,9 +17,13 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from bench.evidence import COMPILED_GRAPH
+from bench.kinds import kind_of
 from sampler.noise import Noise
 
 NETWORK, NOISE, UPDATE = "ddpm-bench: network", "ddpm-bench: noise", "ddpm-bench: update"
+STEPS, LOOP, DRAIN = "ddpm-bench: steps", "ddpm-bench: loop", "ddpm-bench: the device finishes"
+KERNEL_LAUNCH, GRAPH_LAUNCH = re.compile(r"cu(da)?Launch(?!Host)"), re.compile(r"cu(da)?GraphLaunch")
+ON_THE_HOST = re.compile(r"cu(da)?[A-Z]")  # a call of CUDA's runtime or driver; operators are numbered otherwise
 COMPILED_CALL = "## Call CompiledFxGraph"  # Inductor's own mark around a run of a graph
 # The operators that compute (others only call them), on CPU and CUDA, eager and compiled
 CONVOLUTIONS = re.compile(
@@ -28,19 +34,11 @@ PRODUCTS = re.compile(
     r"^(aten::(addmm|mm|bmm|baddbmm|addbmm|_scaled_dot_product_(flash|efficient|cudnn|fused)\w*)"
     r"|mkldnn::_linear_pointwise|mkl::_mkl_linear)"
 )
-KINDS = (  # the first that fits, of an operator's or a kernel's name
-    ("noise", r"normal_|rand|philox"),
-    ("convolution", r"conv|implicit_gemm|wgrad|winograd|cudnn.*fprop"),
-    ("attention", r"attention|softmax|flash_fwd|fmha"),
-    ("matrix product", r"addmm|::mm|bmm|linear|gemm|cublas"),
-    ("normalisation", r"norm|var_mean|welford"),
-    ("layout", r"copy_|::cat|contiguous|clone|reorder|nchwTo|nhwcTo|CatArray|pixel_|upsample"),
-)
 FORMATS = {"float": "float32", "double": "float64", "c10::BFloat16": "bfloat16", "c10::Half": "float16"}
 
 
 class Happening(NamedTuple):
-    """One event of the profiler, times in microseconds."""
+    """One event of the profiler, times in microseconds. link: the number that a launch and what it started share."""
 
     name: str
     start_us: float
@@ -48,6 +46,7 @@ class Happening(NamedTuple):
     device: bool = False
     shapes: Any = ()
     formats: Any = ()
+    link: int = 0
 
     @property
     def stop_us(self) -> float:
@@ -56,18 +55,54 @@ class Happening(NamedTuple):
 
 @dataclass
 class Profile:
-    """What was seen in some steps; times in microseconds, of all of them together."""
+    """What was seen in some steps; times in microseconds, of all of them together.
 
-    span_us: float = 0.0  # from the first step's start to the last one's end, on the deciding clock
+    Of the loop alone: span_us, from its start to its end on the deciding clock; by_kind_us; launches, of kernels from
+    the host (CUDA) or calls of operators (CPU); graph_launches; copies, between host and device; gaps_us, in which the
+    device waited for the host; update_us, the update's own time and the gaps before it. Of all: products and kernels.
+    """
+
+    span_us: float = 0.0
     by_kind_us: dict[str, float] = field(default_factory=dict)
-    launches: int = 0  # kernels launched from the host (CUDA), or operators called (CPU)
+    launches: int = 0
+    graph_launches: int = 0
+    copies: int = 0
+    gaps_us: float | None = None
+    update_us: float | None = None
     products: list[list[Any]] = field(default_factory=list)
     kernels: dict[str, int] = field(default_factory=dict)
-    copies: int = 0
 
     def json(self) -> dict[str, Any]:
-        return {"span_us": round(self.span_us, 1), "launches": self.launches, "copies": self.copies,
-                "by_kind_us": {kind: round(us, 1) for kind, us in self.by_kind_us.items()}}  # fmt: skip
+        times = {"span_us": self.span_us, "gaps_us": self.gaps_us, "update_us": self.update_us}
+        return {
+            **{name: round(us, 1) for name, us in times.items() if us is not None},
+            "launches": self.launches, "graph_launches": self.graph_launches, "copies": self.copies,
+            "by_kind_us": {kind: round(us, 1) for kind, us in self.by_kind_us.items()},
+        }  # fmt: skip
+
+
+class Loop:
+    """An `after_step` that lets the profiler see the loop; the device is waited for at its both ends.
+
+    last: position of the last step. steps: how many lie between the end of the first and the end of the last.
+    """
+
+    def __init__(self, last: int, cuda: bool):
+        self.last, self.steps = last, 0
+        self._wait = torch.cuda.synchronize if cuda else lambda: None
+        self._first: int | None = None
+        self._range = record_function(LOOP)
+
+    def __call__(self, i: int, x: Tensor) -> None:
+        if self._first is None:
+            self._wait()
+            self._first = i
+            self._range.__enter__()
+        if i == self.last:
+            self._range.__exit__(None, None, None)
+            self.steps = i - self._first
+            with record_function(DRAIN):
+                self._wait()
 
 
 def mark_network(network: nn.Module) -> None:
@@ -106,51 +141,89 @@ def profiled(cuda: bool) -> Iterator[Profile]:
     """Profile what runs inside; the yielded profile is filled in at the end."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
     found = Profile()
-    with profile(activities=activities, record_shapes=True) as profiler, record_function("ddpm-bench: steps"):
+    with profile(activities=activities, record_shapes=True) as profiler, record_function(STEPS):
         yield found
         if cuda:
             torch.cuda.synchronize()
     events = profiler.profiler.kineto_results.events()  # the public events lack the number formats
     read(found, [
         Happening(e.name(), e.start_ns() / 1e3, e.duration_ns() / 1e3, e.device_type() != torch.autograd.DeviceType.CPU,
-                  e.shapes(), e.dtypes())
+                  e.shapes(), e.dtypes(), e.correlation_id())
         for e in events
     ], cuda)  # fmt: skip
 
 
 def read(found: Profile, events: list[Happening], cuda: bool) -> None:
-    """Fill in a profile from the events of some steps."""
+    """Fill in a profile from the events of some steps; where nobody marked the loop, it is all of them."""
     host = [e for e in events if not e.device]
     device = [e for e in events if e.device and not e.name.startswith("ddpm-bench")]
     found.products = _products(host)
-    found.copies = sum("Memcpy HtoD" in e.name or "Memcpy DtoH" in e.name for e in device)
-    steps = next(e for e in host if e.name == "ddpm-bench: steps")
     kernels = Counter(e.name for e in device if not e.name.startswith(("Memcpy", "Memset")))
     kernels[COMPILED_GRAPH] = sum(e.name.startswith(COMPILED_CALL) for e in host)
     found.kernels = dict(+kernels)
+    marks = {e.name: e for e in host if e.name in (STEPS, LOOP, DRAIN)}
+    loop = marks.get(LOOP, marks[STEPS])
     if cuda:
-        found.launches = sum(bool(re.match(r"cu(da)?(Launch|GraphLaunch)", e.name)) for e in host)
-        by_kind: defaultdict[str, float] = defaultdict(float)
-        for e in device:
-            by_kind[kind_of(e.name)] += e.duration_us
-        found.span_us = max((e.stop_us for e in device), default=0.0) - min((e.start_us for e in device), default=0.0)
-        by_kind["idle"] = found.span_us - covered([(e.start_us, e.stop_us) for e in device])
-        found.by_kind_us = dict(by_kind)
-        return
-    found.span_us = steps.duration_us
-    operators = ("aten::", "mkl")
-    found.launches = sum(
-        e.name.startswith(operators) and not any(name.startswith(operators) for name in above)
-        for e, _, above in own_times(host)
-    )
-    found.by_kind_us = _kinds_on_the_host(host, steps)
+        until = marks.get(DRAIN, loop).stop_us
+        here = sorted((e for e in device if loop.start_us <= e.start_us < until), key=lambda e: e.start_us)
+        _read_the_device(found, [e for e in host if loop.start_us <= e.start_us < loop.stop_us], here)
+    else:
+        _read_the_host(found, host, loop)
 
 
-def _kinds_on_the_host(host: list[Happening], steps: Happening) -> dict[str, float]:
-    """Each operator's own time by kind; outside the network it is the update's, unless noise; the rest is Python's."""
-    marked = any(e.name == NETWORK for e in host)
+def _read_the_device(found: Profile, host: list[Happening], device: list[Happening]) -> None:
+    """The loop by what ran on the device, in order, and by the calls on the host that started it."""
+    found.launches = sum(bool(KERNEL_LAUNCH.match(e.name)) for e in host)
+    found.graph_launches = sum(bool(GRAPH_LAUNCH.match(e.name)) for e in host)
+    found.copies = sum("Memcpy HtoD" in e.name or "Memcpy DtoH" in e.name for e in device)
+    launches = {e.link: e for e in host if e.link and ON_THE_HOST.match(e.name)}
+    ranges = {name: [e for e in host if e.name == name] for name in (NETWORK, NOISE)}
     by_kind: defaultdict[str, float] = defaultdict(float)
-    for e, own_us, above in own_times(host):
+    found.gaps_us = found.update_us = 0.0
+    end = device[0].start_us if device else 0.0
+    for e in device:
+        launch = launches.get(e.link)
+        kind = _kind_on_the_device(e, launch, ranges)
+        # what was launched before the device had finished waited for the device, not for the host
+        gap_us = max(0.0, min(e.start_us, launch.stop_us if launch else e.start_us) - end)
+        by_kind[kind] += e.duration_us
+        found.gaps_us += gap_us
+        found.update_us += (e.duration_us + gap_us) * (kind == "update")
+        end = max(end, e.stop_us)
+    found.span_us = end - device[0].start_us if device else 0.0
+    by_kind["idle"] = found.span_us - covered([(e.start_us, e.stop_us) for e in device])
+    found.by_kind_us = dict(by_kind)
+
+
+def _kind_on_the_device(e: Happening, launch: Happening | None, ranges: dict[str, list[Happening]]) -> str:
+    """By where it was launched, as on the host: outside an eager network it is the update's, unless noise."""
+
+    def within(name: str) -> bool:
+        return launch is not None and any(r.start_us <= launch.start_us < r.stop_us for r in ranges[name])
+
+    if within(NOISE):
+        return "noise"
+    eager = ranges[NETWORK] and launch is not None and not GRAPH_LAUNCH.match(launch.name)
+    return "update" if eager and not within(NETWORK) else kind_of(e.name)
+
+
+def _read_the_host(found: Profile, host: list[Happening], loop: Happening) -> None:
+    """The loop by the operators that were called, each with its own time."""
+    inside = [(e, own, above) for e, own, above in own_times(host) if e is loop or loop.name in above]
+    operators = ("aten::", "mkl")
+    found.span_us = loop.duration_us
+    found.launches = sum(
+        e.name.startswith(operators) and not any(name.startswith(operators) for name in above) for e, _, above in inside
+    )
+    found.by_kind_us = _kinds_on_the_host(inside)
+    found.update_us = found.by_kind_us.get("update")
+
+
+def _kinds_on_the_host(inside: list[tuple[Happening, float, frozenset[str]]]) -> dict[str, float]:
+    """Each operator's own time by kind; outside the network it is the update's, unless noise; the rest is Python's."""
+    marked = any(e.name == NETWORK for e, _, _ in inside)
+    by_kind: defaultdict[str, float] = defaultdict(float)
+    for e, own_us, above in inside:
         if NOISE in above or e.name == NOISE:
             kind = "noise"
         elif e.name.startswith(COMPILED_CALL):
@@ -163,13 +236,6 @@ def _kinds_on_the_host(host: list[Happening], steps: Happening) -> dict[str, flo
             kind = kind_of(e.name)
         by_kind[kind] += own_us
     return dict(by_kind)
-
-
-def kind_of(name: str) -> str:
-    for kind, pattern in KINDS:
-        if re.search(pattern, name, re.IGNORECASE):
-            return kind
-    return "update" if "posterior" in name else "elementwise"
 
 
 def _products(host: list[Happening]) -> list[list[Any]]:

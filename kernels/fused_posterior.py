@@ -72,7 +72,7 @@ def fused_normal(key: KeyLike, like: Tensor) -> Tensor:
     if like.numel():
         grid = (len(like) * -(-elements // block),)
         with torch.cuda.device_of(like):
-            posterior_kernel.normal[grid](
+            posterior_kernel.philox_normal[grid](
                 destination, *_key(key, like), elements, WIDE=elements > NARROW, BLOCK=block, num_warps=4
             )
     return destination

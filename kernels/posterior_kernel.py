@@ -85,7 +85,7 @@ def posterior(destination, feed, feed_again, x, z, seed, sample_ids, step, row, 
 
 
 @triton.jit
-def normal(destination, seed, sample_ids, step, elements, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+def philox_normal(destination, seed, sample_ids, step, elements, WIDE: tl.constexpr, BLOCK: tl.constexpr):
     """The noise alone, written to memory: [B, elements] float32."""
     sample, counter, positions, exists = _tile(elements, WIDE, BLOCK)
     noise = normals(tl.load(seed), tl.load(sample_ids + sample), tl.load(step), counter, BLOCK // LANE)

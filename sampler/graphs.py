@@ -67,7 +67,8 @@ class _Buffers:
 
 
 class Graphed:
-    """A walk by replays. `replays` counts them, `captures` the graphs made: one for each shape and length.
+    """A walk by replays. `replays` counts them, `captures` the graphs made, one for each shape and length, and
+    `captured_steps` the steps in them.
 
     Each Graphed belongs to one step, hence to one variant, condition and guidance scale, which are part of
     what was captured; shape, dtype and device select among its graphs. after(i, x) is told of the last step
@@ -78,7 +79,7 @@ class Graphed:
         if steps < 1:
             raise UsageError(f"a graph over {steps} steps cannot be; it takes at least 1")
         self.step, self.steps, self.capture = step, steps, capture
-        self.replays = self.captures = 0
+        self.replays = self.captures = self.captured_steps = 0
         self._buffers: dict[tuple, _Buffers] = {}
         self._graphs: dict[tuple, Replay] = {}
 
@@ -118,6 +119,7 @@ class Graphed:
 
             self._graphs[length, where] = self.capture(work, state_of(buffers.x))
             self.captures += 1
+            self.captured_steps += length
         return self._graphs[length, where]
 
 

@@ -103,7 +103,7 @@ def time_cells(cost: Cost) -> list[str]:
         "inside the compiled step" if share is None else f"{share:.1%}",
         "–" if share is None else f"at most {1 / (1 - share):.3f}×",  # Amdahl 1967
         f"{cost.launches_a_step:.0f}",
-        f"{kinds.get('idle', 0.0) / total:.0%}" if gpu else NEEDS_CUDA,
+        NEEDS_CUDA if not gpu else "–" if cost.gap_share is None else f"{cost.gap_share:.1%}",
         "–" if cost.flop_an_image is None else f"{cost.flop_an_image / 1e9:.3g}",
         "–" if cost.roof_share is None else f"{cost.roof_share:.0%} of {cost.number_format}",
         NEEDS_CUDA if not gpu else "–" if energy is None else f"{shown(energy)} J",
@@ -116,7 +116,8 @@ def roof_line(measurement: Measurement) -> str:
     for event in measurement.of("roof"):
         rates = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in event["matrix_flop_per_s"].items())
         return " ".join((
-            "Launches: kernels launched from the host, or on a CPU operators called. The roof, measured in this run: a",
+            "Launches: kernels and graphs launched from the host, or on a CPU operators called. Host-caused gaps: the",
+            "device had nothing to do, and what came next was not launched yet. The roof, measured in this run: a",
             f"copy of 256 MiB at {event['copy_bytes_per_s'] / 1e9:.1f} GB/s (read and written), matrix products of",
             f"{rates}; the cheapest operator's call takes {event['call_us']:.2f} µs. One network call of one image:",
             f"{event['flop_an_image'] / 1e6:,.1f} MFLOP as the definition counts them, and",

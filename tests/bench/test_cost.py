@@ -125,6 +125,31 @@ def test_the_share_of_the_roof_and_of_the_update() -> None:
     assert cost.implausible == ""
 
 
+def test_gaps_the_update_and_the_format_on_a_device() -> None:
+    """Of the span: gaps of the host's making, and the update with those that it was waited for."""
+    job = made()
+    for e in job.events:
+        if e["event"] == "profile" and e["row"] == "compiled":
+            e |= {"gaps_us": 200.0, "update_us": 1500.0, "graph_launches": 4}
+        if e["event"] == "evidence" and e["where"] == "inspection":
+            e["seen"]["kernels"] = {"sm80_xmma_fprop_implicit_gemm_tf32f32": 1}
+    cost = Cost(job.row("compiled"))
+    assert cost.gap_share == pytest.approx(0.02)
+    assert cost.update_share == pytest.approx(0.15)
+    assert cost.launches_a_step == (60 + 4) / 2
+    assert cost.number_format == "tf32"
+    assert Cost(job.row("batched-cfg")).gap_share is None
+
+
+def test_a_row_whose_kernels_come_from_a_cache_is_not_one_that_compiles_nothing() -> None:
+    job = made()
+    job.rows.append("fused-drawn")
+    job.events += [*looked_at("fused-drawn", 1.0), *pairs("fused-drawn", {p: [0.1] for p in range(3)})]
+    assert best_uncompiled(job).name == "batched-cfg"
+    assert {name for name, c in CONTENDERS.items() if not c.compiles} >= {"reference", "batched-cfg", "ddim", "tf32"}
+    assert not {"compiled", "native-update", "cuda-graph"} & {n for n, c in CONTENDERS.items() if not c.compiles}
+
+
 def test_what_is_faster_than_the_device_allows_is_flagged() -> None:
     assert "times the matrix rate" in Cost(made(row_ratio=0.005).row("compiled")).implausible
     job = made()

@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from bench import evidence, memory
+from bench import contenders, evidence, memory
 from bench.contenders import CONTENDERS, Contender, full_path
+from bench.first_call import Captures, captures
 from bench.inspection import Inspection, loop_steps
 from bench.interleave import Stage
 from bench.measurement import Measurement
 from bench.profile import mark_network
 from bench.tally import Tally
 from bench.workload import workload
-from sampler import guidance, precision, runtime, schedule
+from sampler import guidance, precision, runtime, schedule, variants
 from sampler.errors import UsageError
 from sampler.guidance import Predict
 from sampler.models import Model
@@ -142,11 +143,11 @@ LACKING = {
     "an autocast that stays float32":
         (claims("x", Variant("x", precision=fp32_after_all), "autocast-bf16"), "bfloat16 in 0 of"),
     "batched guidance that calls twice":
-        (claims("x", Variant("x", guide=two_calls_after_all), "batched-cfg"), "not 10 network calls of 4"),
+        (claims("x", Variant("x", guide=two_calls_after_all), "batched-cfg"), "not 11 network calls of 4"),
     "one step too few":
         (claims("x", Variant("x"), "reference", path=one_short), "19 steps a run on a path of 19, not 20"),
     "steps left out":
-        (claims("x", Variant("x", runtime=skips), "reference"), "not 20 network calls of 2"),
+        (claims("x", Variant("x", runtime=skips), "reference"), "not 22 network calls of 2"),
     "channels-last that is not":
         (claims("x", Variant("x"), "channels-last"), "channels-last out of 0 of"),
     "a kernel that never runs":
@@ -183,6 +184,14 @@ def test_what_engaged_is_believed(name: str) -> None:
     assert ok, text
     assert " a run" in text
     assert "keeps" in text
+
+
+def test_the_profiled_loop_holds_the_rows_own_share_of_guided_steps() -> None:
+    """Ten steps of it, after one by which its tables are made and its graphs filled."""
+    (profile,) = [e for e in looked_at(CONTENDERS["limited-guidance"]) if e["event"] == "profile"]
+    assert (profile["steps"], profile["guided"]) == (10, 4)
+    (seen,) = [e["seen"] for e in looked_at(CONTENDERS["ddim"]) if e["event"] == "evidence"]
+    assert seen["counts"]["steps"] == 11
 
 
 class Graph:
@@ -283,6 +292,50 @@ def test_a_compiled_row_that_breaks_recompiles_or_skips_its_graphs_is_caught(fau
     assert f"1 {fault}" in finding.text
 
 
+CONVOLUTIONS = [["convolution", "float32", 2, 40]]
+
+
+def test_float32_that_is_multiplied_in_tensorfloat_32_is_caught_where_there_is_a_device() -> None:
+    """Its operators take float32 either way; only its kernels tell."""
+    seen = evidence.Seen(2, {"steps": 10}, products=CONVOLUTIONS, kernels={"sm80_xmma_fprop_f32f32": 40}, cuda=True)
+    fast = replace(seen, kernels={"sm80_xmma_fprop_implicit_gemm_tf32f32": 1, **(seen.kernels or {})})
+    assert evidence.in_float32(seen).ok
+    finding = evidence.in_float32(fast)
+    assert not finding.ok
+    assert finding.text == "float32 in 40 of 40 convolutions, 1 kernels in TensorFloat-32"
+    half = replace(seen, products=[["convolution", "bfloat16", 2, 40]])
+    assert not evidence.in_float32(half).ok
+
+
+def test_a_tensorfloat_32_row_without_its_kernels_is_caught() -> None:
+    counts = {"steps": 10, "network calls of 2": 20}
+    kernels = {"sm80_xmma_fprop_f32f32": 40, "cutlass_80_tensorop_s1688gemm_128x256_16x3_nn_align4": 20}
+    seen = evidence.Seen(2, counts, products=CONVOLUTIONS, kernels=kernels, cuda=True)
+    assert evidence.in_tensorfloat32(seen).ok
+    for lacking in (kernels | {"cutlass_80_tensorop_s1688gemm_128x256_16x3_nn_align4": 19}, {"ampere_sgemm": 99}):
+        assert not evidence.in_tensorfloat32(replace(seen, kernels=lacking)).ok
+
+
+@pytest.mark.parametrize(("launches", "graphs", "ok"), [(0, 10, True), (1, 10, False), (0, 12, False), (0, 0, False)])
+def test_a_graphed_loop_in_which_the_host_launches_kernels_is_caught(launches: int, graphs: int, ok: bool) -> None:
+    seen = evidence.Seen(2, {"steps": 11, "replays": 11}, launches=launches, graph_launches=graphs, cuda=True)
+    finding = evidence.launches_graphs_alone(seen)
+    assert finding.ok == ok
+    assert f"{launches} kernels and {graphs} graphs" in finding.text
+    assert evidence.launches_graphs_alone(replace(seen, cuda=False)) is None
+    assert evidence.launches_graphs_alone(replace(seen, launches=None)) is None  # not looked for on the timed calls
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_every_row_with_a_kernel_or_a_graph_of_ours_must_show_it(name: str) -> None:
+    contender = CONTENDERS[name]
+    variant = contender.variant
+    if variant.update.needs == "cuda":
+        kernel = contenders.OUR_NOISE if variant.update is variants.kernel_noise_update else contenders.OUR_KERNEL
+        assert kernel in contender.engaged
+    assert (evidence.launches_graphs_alone in contender.engaged) == variant.captures
+
+
 def test_copies_between_host_and_device_are_caught_where_there_is_a_device() -> None:
     seen = evidence.Seen(2, {"steps": 10}, copies=3, cuda=True)
     assert not evidence.stays_on_the_device(seen).ok
@@ -296,6 +349,53 @@ def test_a_compiled_batch_is_known_by_its_convolutions() -> None:
     assert evidence.contains(evidence.once_doubled)(seen).ok
     assert not evidence.contains(evidence.twice)(seen).ok
     assert evidence.contains(evidence.twice)(replace(seen, products=[["convolution", "float32", 4, 84]])).ok
+
+
+def test_a_compiler_may_make_products_of_1x1_convolutions_alone() -> None:
+    seen = evidence.Seen(4, {"steps": 2, "guided": 2}, convolutions=21, pointwise=5)
+    for convolutions, ok in ((42, True), (34, True), (32, True), (33, False), (30, False), (44, False)):
+        ran = [["convolution", "float32", 8, convolutions]]
+        assert evidence.contains(evidence.once_doubled)(replace(seen, products=ran)).ok == ok
+
+
+class Captured(nn.Conv2d):
+    """A network that says in which format it computes, whatever its input."""
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x)
+
+
+class FakeGraph:
+    """torch.cuda.graph as far as a capture is concerned: what is inside runs, and is recorded by nobody."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *raised):
+        return False
+
+
+def test_the_formats_of_a_captured_row_are_those_that_were_captured() -> None:
+    """Not those of the same seams run eagerly, which may differ in what a compiler made of them."""
+    network, x = Captured(1, 1, 3), torch.ones(2, 1, 8, 8)
+    with torch.inference_mode(), captures(FakeGraph) as found:
+        network(x.double().float())
+        with FakeGraph():
+            pass  # PyTorch makes an empty graph, to keep a pool alive
+        for _ in range(2):
+            with FakeGraph():
+                network(x)
+    assert len(found.made) == 3
+    assert found.products(steps=10) == [["convolution", "bfloat16", 2, 10]]
+    assert found.products(steps=10, captured_steps=4) == [["convolution", "bfloat16", 2, 5]]
+    assert 0 < found.seconds < 60
+    assert FakeGraph.__enter__(None) is None  # as it was
+
+
+def test_a_replayed_row_of_whose_captures_nothing_was_seen_shows_no_format() -> None:
+    seen = evidence.Seen(2, {"steps": 10, "replays": 10}, products=Captures().products(10), cuda=True)
+    assert not evidence.in_float32(seen).ok
 
 
 def judged_row(findings: list, where: str = "inspection") -> Measurement:

@@ -5,14 +5,29 @@ import torch
 from torch import nn
 
 from bench import roof
-from bench.profile import NETWORK, NOISE, Happening, Profile, covered, kind_of, mark_network, own_times, profiled, read
+from bench.kinds import in_tf32, kind_of
+from bench.profile import (
+    DRAIN,
+    LOOP,
+    NETWORK,
+    NOISE,
+    STEPS,
+    Happening,
+    Loop,
+    Profile,
+    covered,
+    mark_network,
+    own_times,
+    profiled,
+    read,
+)
 
 
-def event(name: str, start: float, stop: float, device: bool = False, shapes=(), formats=()) -> Happening:
-    return Happening(name, start, stop - start, device, shapes, formats)
+def event(name: str, start: float, stop: float, device: bool = False, link: int = 0) -> Happening:
+    return Happening(name, start, stop - start, device, link=link)
 
 
-STEPS = event("ddpm-bench: steps", 0, 100)
+ALL = event(STEPS, 0, 100)
 
 
 def test_own_time_is_what_no_event_inside_took() -> None:
@@ -30,7 +45,7 @@ def test_covered_is_the_length_of_the_union() -> None:
 def test_time_on_a_cpu_is_told_apart_by_where_and_what() -> None:
     found = Profile()
     read(found, [
-        STEPS, event(NOISE, 0, 10), event("aten::normal_", 1, 9),
+        ALL, event(NOISE, 0, 10), event("aten::normal_", 1, 9),
         event(NETWORK, 10, 60), event("aten::conv2d", 10, 40), event("aten::mkldnn_convolution", 11, 40),
         event("aten::native_group_norm", 40, 50), event("aten::mul", 60, 80),
     ], cuda=False)  # fmt: skip
@@ -39,22 +54,94 @@ def test_time_on_a_cpu_is_told_apart_by_where_and_what() -> None:
     assert sum(kinds.values()) == found.span_us == 100
 
 
-def test_on_a_gpu_gaps_are_the_span_less_the_union_of_the_kernels() -> None:
+def launched(
+    name: str, at: float, runs: tuple[float, float], link: int, by: str = "cudaLaunchKernel"
+) -> list[Happening]:
+    """A call on the host, and what it started on the device."""
+    return [event(by, at, at + 1, link=link), event(name, *runs, device=True, link=link)]
+
+
+def test_on_a_gpu_idle_is_the_span_less_the_union_of_the_kernels_and_gaps_are_what_the_host_caused_of_it() -> None:
     found = Profile()
     read(found, [
-        STEPS, event("cudaLaunchKernel", 0, 1), event("cuLaunchKernelEx", 1, 2), event("cudaGraphLaunch", 2, 3),
-        event("cudaMemcpyAsync", 3, 4),
-        event("sm90_xmma_fprop_implicit_gemm_tf32f32", 10, 30, device=True),
-        event("posterior", 25, 40, device=True), event("posterior", 60, 70, device=True),
-        event("Memcpy DtoH (Device -> Pageable)", 70, 72, device=True),
-        event("ddpm-bench: steps", 10, 72, device=True),
+        ALL,
+        *launched("sm90_xmma_fprop_implicit_gemm_f32f32", 0, (10, 30), 1),
+        *launched("posterior", 1, (25, 40), 2),
+        *launched("gemm", 2, (45, 50), 3),  # launched long before: the device took its time
+        *launched("posterior", 54, (60, 70), 4),  # launched after it ran dry, at 50: 5 µs the host's, 5 its own
+        event("nobody launched it", 72, 75, device=True),  # counted against the host
+        event(STEPS, 10, 72, device=True),
     ], cuda=True)  # fmt: skip
-    assert found.launches == 3
-    assert found.copies == 1
-    assert found.span_us == 62
-    assert found.by_kind_us["idle"] == 20
-    assert found.by_kind_us["update"] == 25
+    assert found.span_us == 65
+    assert found.by_kind_us["idle"] == 5 + 10 + 2
+    assert found.gaps_us == 5 + 2
+    assert found.update_us == 15 + 5 + 10  # its own time and the gap that it was waited for
     assert found.kernels["posterior"] == 2
+
+
+def test_the_loop_alone_is_read_and_not_what_is_made_ready_before_it() -> None:
+    """Tables and keys are copied to the device before the loop: on a GPU those copies turned every row red."""
+    found = Profile()
+    read(found, [
+        ALL, event(LOOP, 20, 60), event(DRAIN, 60, 80),
+        *launched("Memcpy HtoD (Pageable -> Device)", 1, (2, 3), 1, by="cudaMemcpyAsync"),
+        *launched("fill", 4, (5, 6), 2),
+        *launched("first", 7, (8, 9), 3),
+        *launched("second", 21, (22, 50), 4, by="cuLaunchKernelEx"),
+        *launched("third", 23, (50, 70), 5, by="cudaGraphLaunch"),
+        *launched("clone", 81, (82, 83), 6),
+        *launched("Memcpy DtoH (Device -> Pageable)", 84, (85, 86), 7, by="cudaMemcpyAsync"),
+    ], cuda=True)  # fmt: skip
+    assert (found.launches, found.graph_launches, found.copies) == (1, 1, 0)
+    assert found.span_us == 48
+    assert found.gaps_us == 0
+    assert found.kernels == dict.fromkeys(("fill", "first", "second", "third", "clone"), 1)
+    found = Profile()
+    read(found, [ALL, event(LOOP, 20, 60), *launched("Memcpy HtoD (…)", 21, (22, 23), 1)], cuda=True)
+    assert found.copies == 1
+
+
+def test_on_a_gpu_the_update_of_an_eager_step_is_what_is_launched_outside_the_network() -> None:
+    """Its kernels are as elementwise as the network's: no name tells them apart."""
+    found = Profile()
+    read(found, [
+        ALL, event(NETWORK, 0, 10), event(NOISE, 20, 30),
+        *launched("vectorized_elementwise_kernel", 5, (6, 9), 1),
+        *launched("vectorized_elementwise_kernel", 12, (13, 17), 2),
+        *launched("vectorized_elementwise_kernel", 22, (23, 24), 3),
+        *launched("vectorized_elementwise_kernel", 32, (33, 35), 4, by="cudaGraphLaunch"),
+    ], cuda=True)  # fmt: skip
+    kinds = {kind: us for kind, us in found.by_kind_us.items() if kind != "idle"}
+    assert kinds == {"elementwise": 3 + 2, "update": 4, "noise": 1}
+    assert found.update_us == 4 + 4  # and 4 µs in which the device waited for its launch
+
+
+class Device:
+    """A device that is waited for."""
+
+    def __init__(self, monkeypatch):
+        self.waits = 0
+        monkeypatch.setattr(torch.cuda, "synchronize", self.wait)
+
+    def wait(self):
+        self.waits += 1
+
+
+@pytest.mark.parametrize("told", [range(11), (0, 5, 10)])
+def test_the_loop_goes_from_the_end_of_the_first_step_to_that_of_the_last(told, monkeypatch) -> None:
+    device = Device(monkeypatch)
+    x = torch.ones(2)
+    loop = Loop(10, cuda=True)
+    with profiled(cuda=False) as found:
+        x.exp()  # what is made ready
+        for i in told:
+            x.neg()
+            loop(i, x)
+        x.sin()
+    assert loop.steps == 10
+    assert device.waits == 2
+    assert found.launches == len(told) - 1
+    assert found.span_us > 0
 
 
 @pytest.mark.parametrize(("name", "kind"), [
@@ -62,10 +149,41 @@ def test_on_a_gpu_gaps_are_the_span_less_the_union_of_the_kernels() -> None:
     ("aten::_softmax", "attention"), ("pytorch_flash::flash_fwd_kernel", "attention"),
     ("aten::addmm", "matrix product"),
     ("aten::native_group_norm", "normalisation"), ("aten::normal_", "noise"), ("aten::silu", "elementwise"),
-    ("posterior_drawn", "update"), ("aten::cat", "layout"),
+    ("posterior_drawn", "update"), ("aten::cat", "layout"), ("aten::linear", "matrix product"),
+    ("aten::randn", "noise"), ("aten::upsample_bilinear2d", "layout"),
+    # as they are called on a GPU
+    ("philox_normal", "noise"), ("posterior", "update"),
+    ("void at::native::distribution_elementwise_grid_stride_kernel<float, 4, at::native::templates::cuda::"
+     "normal_and_transform<...>", "noise"),
+    ("void at::native::(anonymous namespace)::RowwiseMomentsCUDAKernel<float>", "normalisation"),
+    ("void at::native::(anonymous namespace)::ComputeFusedParamsCUDAKernel<float>", "normalisation"),
+    ("nvjet_hsh_128x64_64x8_1x2_h_bz_TNT", "matrix product"),
+    ("void cutlass::Kernel2<cutlass_80_tensorop_s1688gemm_128x256_16x3_nn_align4>", "matrix product"),
+    ("void cublasLt::splitKreduce_kernel<32, 16, int>", "matrix product"),
+    ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3_64x128x64", "attention"),
+    ("fmha_cutlassF_f32_aligned_64x64_rf_sm80", "attention"),
+    ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x128x64", "convolution"),
+    ("void cutlass__5x_cudnn::Kernel<cutlass_tensorop_s1688fprop_optimized_tf32_128x128_16x4_nhwc>", "convolution"),
+    ("void implicit_convolve_sgemm<float, float, 128, 5, 5, 3>", "convolution"),
+    ("void cudnn::ops::nchwToNhwcKernel<float, float, float, false, true>", "layout"),
+    ("void at::native::elementwise_kernel<128, 2, at::native::direct_copy_kernel_cuda>", "layout"),
+    ("triton_poi_fused_convolution_silu_3", "compiled kernels"),
+    ("triton_red_fused_native_group_norm_0", "compiled kernels"),
+    ("void at::native::vectorized_elementwise_kernel<4, at::native::sigmoid_kernel>", "elementwise"),
 ])  # fmt: skip
 def test_kinds(name: str, kind: str) -> None:
     assert kind_of(name) == kind
+
+
+@pytest.mark.parametrize(("kernel", "fast"), [
+    ("sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32_nhwckrsc_nchw_tilesize128x128x16", True),
+    ("void cutlass::Kernel2<cutlass_80_tensorop_s1688gemm_128x256_16x3_nn_align4>", True),
+    ("turing_fp16_s1688gemm_fp16_128x128_ldg8_f2f_nn", False),
+    ("sm80_xmma_fprop_implicit_gemm_f32f32_f32f32_f32_nhwckrsc_nchw_tilesize128x128x8", False),
+    ("ampere_sgemm_128x64_nn", False), ("implicit_convolve_sgemm", False),
+])  # fmt: skip
+def test_tensorfloat_32_is_known_by_its_kernels(kernel: str, fast: bool) -> None:
+    assert in_tf32({kernel: 3, "another": 2}) == 3 * fast
 
 
 @pytest.mark.parametrize("number_format", [torch.float32, torch.bfloat16])

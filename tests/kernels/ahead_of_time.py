@@ -69,7 +69,7 @@ def compile_kernel(name: str, arch: int, warps: int = 4, vectors: int = 1, wide:
 
     types = dict(_ALWAYS)
     if name == "noise alone":
-        kernel, types = posterior_kernel.normal, {"destination": "*fp32", "seed": "*i64", "elements": "i32"}
+        kernel, types = posterior_kernel.philox_normal, {"destination": "*fp32", "seed": "*i64", "elements": "i32"}
     else:
         kernel, types = posterior_kernel.posterior.fn, types | CAPABILITIES[name]
     if "seed" in types:

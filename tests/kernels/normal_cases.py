@@ -75,7 +75,7 @@ def drawn() -> tuple[torch.Tensor, np.ndarray]:
     z = torch.full((SAMPLES, ELEMENTS), float("nan"), device=DEVICE)
     key = [t.to(DEVICE) for t in (torch.tensor([SEED - 2**64]), ids, torch.tensor([STEP]))]
     block = ELEMENTS if DEVICE == "cpu" else 512
-    posterior_kernel.normal[(SAMPLES * ELEMENTS // block,)](z, *key, ELEMENTS, WIDE=False, BLOCK=block)
+    posterior_kernel.philox_normal[(SAMPLES * ELEMENTS // block,)](z, *key, ELEMENTS, WIDE=False, BLOCK=block)
     counter = (torch.arange(ELEMENTS // 4)[None], STEP, (ids & 0xFFFF_FFFF)[:, None], (ids >> 32)[:, None])
     w0, w1, w2, w3 = philox_4x32(counter, (SEED & 0xFFFF_FFFF, SEED >> 32))
     exact = np.stack([*in_double(w0, w1), *in_double(w2, w3)], axis=-1)
