@@ -31,7 +31,7 @@ class Rule:
     """What is tolerated, what must be found, and how often either may go wrong.
 
     tolerated, must_detect: slowdowns θ0 and θ1 by the deciding clock; wall_must_detect: θ1 by the wall clock.
-    false_alarm (α): for all `rows` together (Bonferroni); missed (β): for each row.
+    false_alarm (α): for all `rows` together (Bonferroni); missed (β): for each row, how often θ1 may pass.
     wall_share: the weight of the wall clock in the evidence for a FAIL; it sees what CPU time cannot (sleeping,
     locks, subprocesses), and is the noisier of the two.
     confirm: the evidence that fresh processes must reach by themselves before a FAIL stands.
@@ -41,7 +41,7 @@ class Rule:
     must_detect: float = 0.05
     wall_must_detect: float = 0.10
     false_alarm: float = 0.01
-    missed: float = 0.02
+    missed: float = 0.005
     rows: int = 1
     wall_share: float = 0.1
     confirm: float = 20.0
@@ -133,13 +133,14 @@ class SequentialTest:
 
     @property
     def verdict(self) -> str:
-        """MISSING (no data), FAIL, PASS (by both clocks), or UNSURE (not yet)."""
+        """MISSING (no data), FAIL, PASS (by both clocks, and with no evidence for a slowdown), or UNSURE (not yet)."""
         if not self.d:
             return MISSING
         if self.log_fail >= math.log(self.rule.fail_at):
             return FAIL
         _, not_slower, _, wall_not_slower = self.log_evidences
-        if min(not_slower, wall_not_slower) >= math.log(self.rule.pass_at):
+        leans = self.log_fail > 0  # the same pairs speak for more than is tolerated: no ground to pass, so go on
+        if min(not_slower, wall_not_slower) >= math.log(self.rule.pass_at) and not leans:
             return PASS
         return UNSURE
 

@@ -106,6 +106,9 @@ class WorksLater(_Cheat):
         return out
 
 
+LEFT_RUNNING = "left running"  # the name of the thread
+
+
 class KeepsWorking(_Cheat):
     """Answers rightly, but leaves a part of its work (a cache it fills, say) to a thread that goes on."""
 
@@ -120,7 +123,7 @@ class KeepsWorking(_Cheat):
                 torch.sin(torch.ones(1000))
 
         if self.thread is None or not self.thread.is_alive():
-            self.thread = threading.Thread(target=work, daemon=True)
+            self.thread = threading.Thread(target=work, daemon=True, name=LEFT_RUNNING)
             self.thread.start()
         return self.honest(x, t)
 

@@ -27,6 +27,7 @@ from bench.gate.session import FRESH_WORKERS, WORKERS
 from bench.gate.thresholds import Limits
 from bench.gate.verdict import RowResult
 from bench.gate.worker import Side, Worker, start_all, stop_all
+from bench.sequential_test import Rule
 from bench.students_t import midmean
 from sampler.errors import UsageError
 
@@ -109,7 +110,7 @@ def _header(state: Path, say) -> dict[str, Any]:
     """The first line of the state: what is calibrated. Made anew where there is no state yet."""
     limits = thresholds.load().default
     mine = {"schema": SCHEMA, "workers": WORKERS, "fresh_workers": FRESH_WORKERS, "batch": BATCH,
-            "tolerated": limits.tolerated, "must_detect": limits.must_detect}  # fmt: skip
+            "tolerated": limits.tolerated, "must_detect": limits.must_detect, "missed": Rule.missed}  # fmt: skip
     if state.exists():
         header = json.loads(state.read_text().split("\n", 1)[0])
         for name, value in mine.items():

@@ -14,8 +14,8 @@ from bench.store import write_atomically
 from sampler.errors import UsageError
 
 NAME = "gate-certificate.json"
-DESIGN = ("workers", "fresh_workers", "batch", "tolerated", "must_detect", "call_s")  # of the header
-COVERS = ("workers", "fresh_workers", "tolerated", "must_detect")  # what a run must share to be covered
+DESIGN = ("workers", "fresh_workers", "batch", "tolerated", "must_detect", "missed", "call_s")  # of the header
+COVERS = ("workers", "fresh_workers", "tolerated", "must_detect", "missed")  # what a run must share to be covered
 WITHIN_S = 10.0  # in how long a decision should have fallen
 
 
@@ -45,9 +45,10 @@ def sentence(machine: str, design: dict[str, Any], results: Path = ROOT / "resul
     if found is None:
         return f"no certificate covers this gate on {machine}; `python -m bench calibrate` makes one"
     for name in COVERS:
-        if found["design"][name] != design[name]:
+        made_with = found["design"].get(name, "not recorded")
+        if made_with != design[name]:
             return (
-                f"no certificate covers this run: that of {machine} was made with {name} = {found['design'][name]}, "
+                f"no certificate covers this run: that of {machine} was made with {name} = {made_with}, "
                 f"here it is {design[name]}"
             )
     said = [
@@ -105,9 +106,10 @@ def from_state(state: Path) -> dict[str, Any]:
         raise UsageError(f"{state} holds no calibration: {error}") from None
     if not launches:
         raise UsageError(f"{state} holds no finished launch yet; give it more --minutes")
+    design = {name: header[name] for name in DESIGN if name in header}
     made: dict[str, Any] = {
         "schema": header["schema"], "date": max(launch["at"] for launch in launches), "commit": header["commit"],
-        "machine": header["environment"]["machine"], "design": {name: header[name] for name in DESIGN},
+        "machine": header["environment"]["machine"], "design": design,
         "environment": header["environment"], "load_1min": [launch["load_1min"] for launch in launches],
         "summary": summarise(launches), "beside": beside(launches),
     }  # fmt: skip

@@ -19,6 +19,7 @@ from bench.gate.session import FRESH_WORKERS, WORKERS, Job, run_gate
 from bench.gate.verdict import GateResult
 from bench.gate.worker import Side
 from bench.progress import Progress
+from bench.sequential_test import Rule
 from bench.store import write_atomically
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
@@ -160,7 +161,7 @@ def against(arguments: argparse.Namespace, say) -> GateResult:
         result = run_gate(job, say)
     limits = job.thresholds.default
     design = {"workers": job.workers, "fresh_workers": job.fresh_workers, "tolerated": limits.tolerated,
-              "must_detect": limits.must_detect}  # fmt: skip
+              "must_detect": limits.must_detect, "missed": Rule.missed}  # fmt: skip
     return replace(result, certificate=certificate.sentence(environment.machine(arguments.device), design))
 
 

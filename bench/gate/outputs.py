@@ -70,8 +70,17 @@ def _extras(result: GateResult) -> list[str]:
     lines = [f"{row.name} became faster: {shown_percent(row.slowdown[0])}"
              + ("; say why, and move the baseline" if result.ratchet else "") for row in result.improved]  # fmt: skip
     lines.append(result.certificate)
-    lines.append(f"timing took {result.timing_s:.0f} s of {result.took_s:.0f} s; seed {result.seed}")
+    lines.append(_spent(result.phases_s) + f"seed {result.seed}")
     return [line for line in lines if line]
+
+
+def _spent(phases_s: dict[str, float]) -> str:
+    """Where the time went, with the compilers' apart."""
+    if not phases_s:
+        return ""
+    apart = phases_s.get("building", 0.0)
+    others = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in phases_s.items() if phase != "building")
+    return f"took {sum(phases_s.values()) - apart:.0f} s ({others}), and building (compiling) {apart:.0f} s; "
 
 
 def junit(result: GateResult) -> str:

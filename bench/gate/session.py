@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
@@ -45,11 +46,11 @@ def run_gate(job: Job, say: Callable[[str], None] = lambda text: None) -> GateRe
         job.base.label, job.this.label, job.environment, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), job.command,
         job.seed, strict=job.strict, ratchet=job.ratchet,
     )  # fmt: skip
-    began = time.monotonic()
     say(f"starting {2 * job.workers} workers")
     started: list[list[Worker]] = []
     try:
-        started = start_all([job.base, job.this], job.task, job.workers)
+        with _spent(result, "starting"):
+            started = start_all([job.base, job.this], job.task, job.workers)
         _measure(job, result, started, say)
     except WorkerFault as fault:
         raise UsageError(f"the gate cannot start: {fault}") from None
@@ -60,8 +61,17 @@ def run_gate(job: Job, say: Callable[[str], None] = lambda text: None) -> GateRe
                 row.problem = row.problem or f"not decided when the run ended: {lost}"
     finally:
         stop_all(started)
-        result.took_s = round(time.monotonic() - began, 1)
     return result
+
+
+@contextmanager
+def _spent(result: GateResult, phase: str) -> Iterator[None]:
+    """Note the seconds that a phase takes, however it ends."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        result.phases_s[phase] = result.phases_s.get(phase, 0.0) + time.monotonic() - began
 
 
 def _measure(job: Job, result: GateResult, started: list[list[Worker]], say) -> None:
@@ -70,9 +80,10 @@ def _measure(job: Job, result: GateResult, started: list[list[Worker]], say) -> 
     cores = cores_to_draw_from(job.task["threads"], job.task["device"])
     judged = _rows(job, result, base[0], this[0])
     names = [row.name for row in judged]
-    faults = build_all([base[0], this[0]], names, cores, say)  # the first ones fill the compilers' caches
-    able = [name for name in names if name not in faults]
-    faults |= build_all([*base[1:], *this[1:]], able, cores, say) if job.workers > 1 else {}
+    with _spent(result, "building"):
+        faults = build_all([base[0], this[0]], names, cores, say)  # the first ones fill the compilers' caches
+        able = [name for name in names if name not in faults]
+        faults |= build_all([*base[1:], *this[1:]], able, cores, say) if job.workers > 1 else {}
     for row in judged:
         row.problem = faults.get(row.name, "")
     able = [name for name in names if name not in faults]
@@ -98,20 +109,28 @@ def _measure(job: Job, result: GateResult, started: list[list[Worker]], say) -> 
             except (WorkerFault, ValueError) as fault:
                 control.problem = f"the base could not be timed against itself: {fault}"
 
-    clock = time.monotonic()
-    judge(couples, judged, deadline(job.budget_s), lambda r: is_decided(r, job.ratchet), beside=beside, say=say)
-    result.timing_s = round(time.monotonic() - clock, 1)
+    with _spent(result, "timing"):
+        judge(couples, judged, deadline(job.budget_s), lambda r: is_decided(r, job.ratchet), beside=beside, say=say)
     suspects = [r for r in judged if not r.problem and (r.slower.raised or (job.ratchet and r.faster.raised))]
     if suspects and not result.contaminated:
-        _confirm(job, suspects, cores, rng, say)
-    for row in judged:
-        if not row.problem:
-            say(f"inspecting {row.name}")
-            try:
-                for name, worker in (("base", base[0]), ("this", this[0])):
-                    row.inspected[name] = worker.ask(INSPECT_S, do="inspect", row=row.name)
-            except WorkerFault as fault:
-                row.problem = f"raised while it was inspected: {fault}"
+        _confirm(job, result, suspects, cores, rng, say)
+    with _spent(result, "inspecting"):
+        for row in judged:
+            if not row.problem:
+                say(f"inspecting {row.name}")
+                _inspect(row, base[0], this[0])
+
+
+def _inspect(row: RowResult, base: Worker, this: Worker) -> None:
+    """Untimed, so both at once."""
+    sides = (("base", base), ("this", this))
+    for _, worker in sides:
+        worker.send(do="inspect", row=row.name)
+    for name, worker in sides:
+        try:
+            row.inspected[name] = worker.answer(INSPECT_S)
+        except WorkerFault as fault:
+            row.problem = f"raised while it was inspected, in {worker.side.name}: {fault}"
 
 
 CONTROL = " (base against itself)"
@@ -151,12 +170,16 @@ def _rows(job: Job, result: GateResult, base: Worker, this: Worker) -> list[RowR
     return judged
 
 
-def _confirm(job: Job, suspects: list[RowResult], cores: list[int], rng: random.Random, say) -> None:
+def _confirm(
+    job: Job, result: GateResult, suspects: list[RowResult], cores: list[int], rng: random.Random, say
+) -> None:
     """Time the suspects again in fresh processes, until these reach the evidence by themselves or refute it."""
     say(f"confirming {', '.join(r.name for r in suspects)} in fresh processes")
-    started = start_all([job.base, job.this], job.task, job.fresh_workers)
+    with _spent(result, "starting"):
+        started = start_all([job.base, job.this], job.task, job.fresh_workers)
     try:
-        faults = build_all([w for side in started for w in side], [r.name for r in suspects], cores, say)
+        with _spent(result, "building"):
+            faults = build_all([w for side in started for w in side], [r.name for r in suspects], cores, say)
         for row in suspects:
             row.problem = faults.get(row.name, "")
 
@@ -165,6 +188,7 @@ def _confirm(job: Job, suspects: list[RowResult], cores: list[int], rng: random.
 
         base, this = started
         fresh = Couples(base, this, cores, rng)
-        judge(fresh, suspects, deadline(job.budget_s / 2), settled, confirming=True, say=say)
+        with _spent(result, "timing"):
+            judge(fresh, suspects, deadline(job.budget_s / 2), settled, confirming=True, say=say)
     finally:
         stop_all(started)

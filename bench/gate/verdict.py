@@ -205,8 +205,7 @@ class GateResult:
     seed: int
     rows: list[RowResult] = field(default_factory=list)
     control: RowResult | None = None
-    took_s: float = 0.0
-    timing_s: float = 0.0
+    phases_s: dict[str, float] = field(default_factory=dict)  # wall seconds: starting, building, timing, inspecting
     stopped: str = ""  # what ended the run early
     strict: bool = False
     ratchet: bool = False
@@ -259,8 +258,8 @@ class GateResult:
         """Raw pairs and verdicts."""
         return {
             "kind": "gate", "protocol": PROTOCOL, "base": self.base, "this": self.this, "started": self.started,
-            "command": self.command, "seed": self.seed, "environment": self.environment, "took_s": self.took_s,
-            "timing_s": self.timing_s, "stopped": self.stopped, "contaminated": self.contaminated,
+            "command": self.command, "seed": self.seed, "environment": self.environment, "phases_s": self.phases_s,
+            "stopped": self.stopped, "contaminated": self.contaminated,
             "certificate": self.certificate, "exit_code": self.exit_code, "headline": self.headline,
             "rows": [_row_json(row) for row in self.rows],
             "control": None if self.control is None else _row_json(self.control),

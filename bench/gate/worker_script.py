@@ -161,11 +161,15 @@ DEEDS: dict = {"build": _build, "slice": _slice, "inspect": _inspect}
 
 
 def _resident_bytes(torch):
+    """Of all tensors that live, views counted once."""
     seen = {}
     for thing in gc.get_objects():
         if type(thing) in (torch.Tensor, torch.nn.Parameter):
-            storage = thing.untyped_storage()
-            seen[storage.data_ptr()] = storage.nbytes()
+            if thing.is_mkldnn:  # packed for oneDNN (frozen weights are): it has no storage to ask
+                seen[id(thing)] = thing.numel() * thing.element_size()
+            else:
+                storage = thing.untyped_storage()
+                seen[storage.data_ptr()] = storage.nbytes()
     return sum(seen.values())
 
 

@@ -39,6 +39,12 @@ def preempted(rng, shape):
     return normal(rng, shape) + np.log1p(hit[0] * rng.random(shape)) - np.log1p(hit[1] * rng.random(shape))
 
 
+def beside_a_burner(rng, shape):
+    """As pairs are beside a process that burns a core: often a little, sometimes far off, and a bias of the launch."""
+    wide = rng.random(shape) < 0.15
+    return np.where(wide, 0.12, 0.02) * rng.standard_t(3, shape) + 0.004 * rng.standard_normal((*shape[:-1], 1))
+
+
 NOISES = [normal, heavy, cauchy, preempted]
 
 
@@ -47,10 +53,14 @@ def ever(d: np.ndarray, limit: float, sign: int, threshold: float) -> np.ndarray
     return log_evidence(d, limit, sign).max(axis=-1) >= math.log(threshold)
 
 
-def decided(d: np.ndarray, rule: Rule = RULE) -> tuple[dict[str, float], float]:
-    """Shares of the verdicts over runs [runs, pairs] (the wall clock says the same), median pairs to a FAIL."""
+def decided(d: np.ndarray, rule: Rule = RULE, heeds: bool = True) -> tuple[dict[str, float], float]:
+    """Shares of the verdicts over runs [runs, pairs] (the wall clock says the same), median pairs to a FAIL.
+
+    heeds: a PASS heeds what speaks for a slowdown; False is a mutation.
+    """
     fail = log_evidence(d, rule.tolerated) >= math.log(rule.fail_at)
-    passed = log_evidence(d, rule.must_detect, -1) >= math.log(rule.pass_at)
+    leans = log_evidence(d, rule.tolerated) > 0
+    passed = (log_evidence(d, rule.must_detect, -1) >= math.log(rule.pass_at)) & ~(leans & heeds)
     at = [np.where(hit.any(-1), hit.argmax(-1), d.shape[-1]) for hit in (fail, passed)]
     failed = (at[0] < d.shape[-1]) & (at[0] <= at[1])
     held = (at[1] < at[0])  # fmt: skip
@@ -83,11 +93,47 @@ def test_at_the_limits_the_errors_hold_and_what_must_be_found_is_found(noise) ->
     assert decided(d + math.log1p(0.02))[0][FAIL] <= 0.01 + 3 * (0.01 / RUNS) ** 0.5
     at_five, pairs = decided(d + math.log1p(0.05))
     assert at_five[FAIL] >= 0.96
-    assert at_five[PASS] <= 0.02
+    assert at_five[PASS] <= RULE.missed
     assert pairs <= 60
     at_ten, pairs = decided(d + math.log1p(0.10))
     assert at_ten[FAIL] >= 0.99
     assert pairs <= 25
+
+
+@pytest.mark.parametrize("noise", [*NOISES, beside_a_burner])
+def test_what_must_be_found_passes_less_often_than_beta_and_what_is_unchanged_passes(noise) -> None:
+    d = noise(np.random.default_rng(11), (2000, 120))
+    assert decided(d + math.log1p(0.05))[0][PASS] <= RULE.missed
+    assert decided(d)[0][PASS] >= 0.97
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_what_noise_hides_goes_to_unsure_and_not_to_pass(noise) -> None:
+    lost = decided(20 * noise(np.random.default_rng(12), (1000, 120)) + math.log1p(0.05))[0]
+    assert lost[PASS] <= RULE.missed + 3 * (RULE.missed / 1000) ** 0.5
+    assert lost[UNSURE] >= 0.5
+
+
+def test_mutation_a_pass_that_ignores_what_speaks_against_it_is_caught() -> None:
+    d = beside_a_burner(np.random.default_rng(13), (2000, 120)) + math.log1p(0.05)
+    loose = Rule(missed=0.02)
+    assert decided(d, loose)[0][PASS] <= 0.7 * decided(d, loose, heeds=False)[0][PASS]
+
+
+# ln-ratios in per cent of two decisions on a real +5 % that passed on a shared machine, under a test that allowed 2 %
+# of misses and did not heed what spoke for a slowdown.
+LEANING = [4.8, -2.3, 3.8, -0.6, 6.1, 4.1, 1.9, -0.8, 6.4, 4.2, -2.5, 2.3, 4.9, 2.7, 5.1, 5.6, -2.0, 1.9, 5.4, 3.2, 4.8,
+           4.2, 5.1, 2.0, 5.0, 2.0]  # fmt: skip
+UNLUCKY = [2.2, 1.1, 4.8, 3.5, 4.1, -1.7, -8.8, 3.5, 3.9, -4.7]
+
+
+@pytest.mark.parametrize("pairs", [LEANING, UNLUCKY])
+def test_slowdowns_that_once_passed_are_gone_on_with(pairs) -> None:
+    test = SequentialTest(RULE)
+    for percent in pairs:
+        test.add(percent / 100, percent / 100)
+        assert test.verdict == UNSURE
+    assert test.log_evidences[1] >= math.log(50)  # not as slow as 5 %, they say at odds of 50
 
 
 def test_one_wild_pair_neither_decides_nor_destroys() -> None:
@@ -112,6 +158,10 @@ def test_fed_pair_by_pair_it_says_what_the_whole_array_says(level: float) -> Non
         assert not_slower == pytest.approx(log_evidence(d[: i + 1], 0.05, -1)[-1])
         assert wall_not_slower == pytest.approx(log_evidence(d[: i + 1], 0.10, -1)[-1])
         assert test.log_fail == pytest.approx(slower)  # both clocks say the same
+        if test.verdict in (PASS, FAIL):
+            break
+    shares, _ = decided(d[None])
+    assert shares[test.verdict] == 1
 
 
 def test_verdicts_come_from_both_clocks() -> None:

@@ -13,7 +13,8 @@ from sampler.errors import UsageError
 from tests.bench.gate.fakes import BASE, CALL_S, THIS, FakeMachine, FakeWorker
 
 HEADER = {"schema": 1, "workers": 4, "fresh_workers": 3, "batch": 3, "tolerated": 0.02, "must_detect": 0.05,
-          "unit": 0.0025, "call_s": 0.012, "commit": "0123456789", "environment": {"machine": "made-up"}}  # fmt: skip
+          "missed": 0.005, "unit": 0.0025, "call_s": 0.012, "commit": "0123456789",
+          "environment": {"machine": "made-up"}}  # fmt: skip
 DESIGN = {name: HEADER[name] for name in certificate.COVERS}
 
 
@@ -85,6 +86,10 @@ def test_a_run_says_which_certificate_covers_it_or_that_none_does(state) -> None
     assert "certificate of 2026-01-02 (0123456789) for made-up; quiet: 1 false alarms in 20 decisions" in said
     other = certificate.sentence("made-up", {**DESIGN, "workers": 2}, results)
     assert other == "no certificate covers this run: that of made-up was made with workers = 4, here it is 2"
+    older = json.loads((results / "made-up" / certificate.NAME).read_text())
+    del older["design"]["missed"]
+    (results / "made-up" / certificate.NAME).write_text(json.dumps(older))
+    assert "made with missed = not recorded, here it is 0.005" in certificate.sentence("made-up", DESIGN, results)
     (results / "made-up" / certificate.NAME).write_text("{")
     with pytest.raises(UsageError, match="is no certificate"):
         certificate.sentence("made-up", DESIGN, results)

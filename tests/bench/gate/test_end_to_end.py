@@ -221,9 +221,10 @@ def test_this_house_a_docstring_passes_and_a_slower_seam_fails_only_the_rows_tha
 
 
 SEAM = "        conditional, unconditional = network(twice,"
-EXTRA = """        more = twice.mean() * torch.ones(1, 32, 14, 14)
+EXTRA = """        more = twice.float().mean() * torch.ones(1, 32, 14, 14)
         for _ in range(6):  # some six per cent of the shipped network's batched call, for nothing
             more = torch.nn.functional.conv2d(more, torch.ones(32, 32, 3, 3), padding=1).clamp(-1, 1)
+        twice = twice + (more.sum() * 1e-30).to(twice.dtype)  # else a compiler would see that it is for nothing
 """
 
 

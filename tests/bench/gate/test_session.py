@@ -1,11 +1,12 @@
 """A whole gate on workers that take made-up time: verdicts, and mutations of the design that must not go unseen."""
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from bench.gate import duel, session
+from bench.gate import duel, outputs, session
 from bench.gate.duel import Couples, build_all, calls_for, judge
 from bench.gate.worker import WorkerFault, WorkerLost
 from bench.sequential_test import FAIL, MISSING, PASS, UNSURE
@@ -161,6 +162,27 @@ def test_the_seconds_go_to_the_rows_that_are_undecided(monkeypatch) -> None:
     found = gated(monkeypatch, side_by_side(*same(ddim=1.04 * CALL_S, compiled=1.5 * CALL_S)))
     pairs = {r.name: len(r.pairs) for r in found.result.rows}
     assert max(pairs["compiled"], pairs["reference"]) < pairs["ddim"]
+
+
+def test_where_the_time_went_is_told_with_building_apart(monkeypatch) -> None:
+    found = gated(monkeypatch, side_by_side(*same(compiled=1.08 * CALL_S)))
+    spent = found.result.phases_s
+    assert list(spent) == ["starting", "building", "timing", "inspecting"]
+    text = outputs.terminal(replace(found.result, phases_s={"starting": 7.0, "building": 130.0, "timing": 20.4}))
+    assert "took 27 s (starting 7 s, timing 20 s), and building (compiling) 130 s; seed 3" in text
+
+
+def test_a_row_that_one_side_cannot_inspect_is_missing_and_says_which(monkeypatch) -> None:
+    class Opaque(FakeWorker):
+        def answer(self, timeout_s: float = 0.0) -> dict:
+            if self.side == THIS and (self.request["do"], self.request["row"]) == ("inspect", "ddim"):
+                raise WorkerFault("NotImplementedError: planted")
+            return super().answer(timeout_s)
+
+    machine = FakeMachine()
+    found = gated(monkeypatch, lambda side, fresh: Opaque(side, machine, dict.fromkeys(ROWS, CALL_S)))
+    assert verdicts(found) == {"reference": PASS, "compiled": PASS, "ddim": MISSING}
+    assert found.result.rows[2].note == "raised while it was inspected, in this tree: NotImplementedError: planted"
 
 
 def test_both_of_a_pair_sit_on_one_core_that_is_drawn() -> None:
