@@ -30,6 +30,12 @@ WARM_STEPS = 2  # of a slice, untimed
 PROPORTION_STEPS = 5  # of any five evenly spread steps, limited guidance (40 % of the path) guides exactly two
 PROBE_STEPS = 20  # length of the path on which a row is compared with the reference on the same noise
 
+Peek = Callable[[], None]
+
+
+def look_away() -> None:
+    pass
+
 
 @dataclass
 class Arm:
@@ -84,14 +90,16 @@ class Arm:
                 )  # fmt: skip
         return run(self.sampler, x, self.trajectory.at(positions), noise, after_step)
 
-    def time_slice(self, x: Tensor, noise: Noise, clock, rng: random.Random):
-        """Seconds a step by both clocks, over one slice."""
+    def time_slice(self, x: Tensor, noise: Noise, clock, rng: random.Random, peek: Peek = look_away):
+        """Seconds a step by both clocks, over one slice. peek: called while its untimed steps keep a device busy."""
         k = min(self.slice_steps, self.steps)
         offset = rng.random() * self.steps / k
         positions = [min(self.steps - 1, int(offset + i * self.steps / k)) for i in range(k)]
         marks = []
 
         def mark(i: int, _: Tensor) -> None:
+            if i == 0:
+                peek()
             if i in (WARM_STEPS - 1, WARM_STEPS - 1 + k):
                 marks.append(clock.mark())
 
@@ -172,11 +180,19 @@ class Stage:
         return time.perf_counter() - start
 
 
-def time_pair(reference: Arm, contender: Arm, x: Tensor, noises, clock, rng: random.Random) -> dict:
-    """One slice of each arm, back to back, in an order drawn by a fair coin."""
+def time_pair(
+    reference: Arm,
+    contender: Arm,
+    x: Tensor,
+    noises,
+    clock,
+    rng: random.Random,
+    peek: Peek = look_away,
+) -> dict:
+    """One slice of each arm, back to back, in an order drawn by a fair coin; `peek` looks at each while it warms up."""
     reference_first = rng.random() < 0.5
     arms = [(reference, noises[0]), (contender, noises[1])]
-    timed = [arm.time_slice(x, noise, clock, rng) for arm, noise in (arms if reference_first else arms[::-1])]
+    timed = [arm.time_slice(x, noise, clock, rng, peek) for arm, noise in (arms if reference_first else arms[::-1])]
     if not reference_first:
         timed.reverse()
     (reference_s, reference_wall_s), (row_s, row_wall_s) = timed

@@ -1,7 +1,6 @@
 """The roof: what this device can do at most, measured in the same run, and what a step asks of it."""
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,27 +9,35 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.clock import clock_for
+from sampler import precision
+
 COPY_MIB = 256  # beyond any cache
-SIDE = 1024  # of the square matrices multiplied
+SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices multiplied: a smaller product leaves a GPU half empty
+CALLS = {"cpu": 1, "cuda": 20}  # between two readings of the clock: a GPU's clock reads a wait, and a call is short
 REPEATS = 5
 # Fewer multiplications than the definition: Winograd F(2×2, 3×3) (Lavin & Gray 2016, arXiv 1509.09308)
 WINOGRAD = 2.25
+TF32 = "tf32"  # no format of a tensor's, but one in which float32 is multiplied
+FORMATS = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", TF32, "bfloat16", "float16")}
 
 
-def measure(device: torch.device, formats: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)) -> dict[str, Any]:
+def measure(device: torch.device, formats: tuple[str, ...] = ()) -> dict[str, Any]:
     """Copy bandwidth (bytes read and written a second), matrix rate (flop/s) by format, the cheapest operator's call.
 
-    The best of some repeats each, with as many threads as the process has.
+    The best of some repeats each, with as many threads as the process has. call_us: of the host, on CUDA a launch.
     """
     source = torch.ones(COPY_MIB * 2**18, device=device)
     target = torch.empty_like(source)
     copied = 2 * source.numel() * 4 / best_s(lambda: target.copy_(source), device)
-    rates = {}
-    for number_format in formats:
-        a = torch.ones(SIDE, SIDE, dtype=number_format, device=device)
-        out = torch.empty_like(a)
-        seconds = best_s(lambda a=a, out=out: torch.mm(a, a, out=out), device)  # type: ignore[misc]
-        rates[str(number_format).removeprefix("torch.")] = 2 * SIDE**3 / seconds
+    rates, side = {}, SIDE[device.type]
+    for name in formats or FORMATS[device.type]:
+        with (precision.tf32 if name == TF32 else precision.full)(nn.Identity()).context():
+            number_format = torch.float32 if name == TF32 else getattr(torch, name)
+            a = torch.ones(side, side, dtype=number_format, device=device)
+            out = torch.empty_like(a)
+            seconds = best_s(lambda a=a, out=out: torch.mm(a, a, out=out), device)  # type: ignore[misc]
+        rates[name] = 2 * side**3 / seconds
     one, many = torch.ones(1, device=device), 1000
 
     def calls() -> None:
@@ -38,20 +45,24 @@ def measure(device: torch.device, formats: tuple[torch.dtype, ...] = (torch.floa
             one.add_(1.0)
 
     with torch.inference_mode():
-        call_s = best_s(calls, device) / many
+        call_s = best_s(calls, device, calls=1) / many
     return {"copy_bytes_per_s": copied, "matrix_flop_per_s": rates, "call_us": call_s * 1e6}
 
 
-def best_s(do: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of the fastest of some runs, after one that is not counted."""
-    best = math.inf
+def best_s(do: Callable[[], Any], device: torch.device, calls: int = 0) -> float:
+    """Seconds of a call in the fastest of some runs of several, after one that is not counted.
+
+    By the device's own clock where it has one, else by the wall.
+    """
+    calls = calls or CALLS[device.type]
+    clock, best = clock_for(device.type), math.inf
     for i in range(REPEATS + 1):
-        start = time.perf_counter()
-        do()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        start = clock.mark()
+        for _ in range(calls):
+            do()
+        reading = clock.between(start, clock.mark())
         if i:
-            best = min(best, time.perf_counter() - start)
+            best = min(best, (reading.decisive_s if device.type == "cuda" else reading.wall_s) / calls)
     return best
 
 

@@ -1,4 +1,6 @@
-"""What the machine was doing while a slice was timed: read before and after it, never inside.
+"""What the machine was doing while a slice was timed: read around it, never inside.
+
+A GPU's levels are read while it works off the steps that warm a slice up: idle, it would tell of another state.
 
 Nothing is dropped for it: a slice taken on a throttled or disturbed machine is marked, and counted.
 """
@@ -29,6 +31,9 @@ class CpuTelemetry:
         self._frequency = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
         self.has_frequency = bool(self._read(self._frequency))
 
+    def while_busy(self) -> None:
+        """Nothing to look at: what counts on a CPU are counters."""
+
     def sample(self) -> dict[str, float]:
         """Counters since boot, in seconds, and the frequency now."""
         fields = self._read("/proc/stat").split("\n", 1)[0].split()
@@ -57,41 +62,68 @@ class CudaTelemetry:
     def __init__(self, index: int, nvml: Any = None):
         self.nvml = nvml_of.module(nvml)
         self.handle = nvml_of.handle(index, self.nvml)
+        self._at_birth = 0.0
+        self._busy: list[dict[str, float]] = []
+        self._at_birth = self._levels().get("others", 0.0)
+
+    def while_busy(self) -> None:
+        """Look at a device that has something to do; the next `sample` tells of it."""
+        self._busy.append(self._levels())
 
     def sample(self) -> dict[str, float]:
-        """Levels now, and the energy counter; what this device does not tell is left out."""
+        """The energy counter now and the last levels seen busy, or else levels now; throttling wherever it was seen."""
+        n, seen = self.nvml, self._busy or [self._levels()]
+        self._busy = []
+        worst = {name: max(levels[name] for levels in seen) for name in ("throttle", "others") if name in seen[-1]}
+        energy = self._told({"energy_j": lambda: n.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1e3})
+        return {**seen[-1], **worst, **energy}
+
+    def _levels(self) -> dict[str, float]:
         n, handle = self.nvml, self.handle
-        asked: dict[str, Callable[[], float]] = {
+        return self._told({
             "sm_mhz": lambda: n.nvmlDeviceGetClockInfo(handle, n.NVML_CLOCK_SM),
             "memory_mhz": lambda: n.nvmlDeviceGetClockInfo(handle, n.NVML_CLOCK_MEM),
             "watts": lambda: n.nvmlDeviceGetPowerUsage(handle) / 1e3,
             "celsius": lambda: n.nvmlDeviceGetTemperature(handle, n.NVML_TEMPERATURE_GPU),
             "throttle": lambda: n.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & ~HARMLESS,
-            "energy_j": lambda: n.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3,
-            "processes": lambda: len(n.nvmlDeviceGetComputeRunningProcesses(handle)),
-        }
+            "others": self._others,
+        })  # fmt: skip
+
+    def _told(self, asked: dict[str, Callable[[], float]]) -> dict[str, float]:
+        """What this device tells of what is asked; older ones know no energy counter, containers no processes."""
         found = {}
         for name, read in asked.items():
             try:
                 found[name] = float(read())
-            except n.NVMLError:
-                continue  # older devices know no energy counter, containers no processes
+            except self.nvml.NVMLError:
+                continue
         return found
 
+    def _others(self) -> float:
+        """Processes on the device beside this one and its parent.
+
+        In a container, where the driver knows them by other numbers: beside those that were there at first.
+        """
+        found = {process.pid for process in self.nvml.nvmlDeviceGetComputeRunningProcesses(self.handle)}
+        if os.getpid() in found:
+            return len(found - {os.getpid(), os.getppid()})
+        return max(0.0, len(found) - self._at_birth)
+
     def between(self, before: dict[str, float], after: dict[str, float], wall_s: float) -> dict[str, Any]:
-        """Levels after it, the energy in between, and `disturbed` where throttled or where another process ran."""
+        """Levels, the energy in between, and `disturbed` where it was throttled or another process was there."""
         found: dict[str, Any] = {n: after[n] for n in ("sm_mhz", "memory_mhz", "watts", "celsius") if n in after}
         if "energy_j" in before and "energy_j" in after:
             found["energy_j"] = round(after["energy_j"] - before["energy_j"], 3)
-        throttled = any(sample.get("throttle", 0) for sample in (before, after))
-        crowded = any(sample.get("processes", 1) > 1 for sample in (before, after))
-        if throttled or crowded:
+        if any(sample.get(name, 0) for sample in (before, after) for name in ("throttle", "others")):
             found |= {"disturbed": True, "throttle": int(after.get("throttle", 0))}
         return found
 
 
 class NoTelemetry:
     """Where there is no driver to ask: nothing is known, so nothing is marked."""
+
+    def while_busy(self) -> None:
+        pass
 
     def sample(self) -> dict[str, float]:
         return {}

@@ -90,7 +90,8 @@ class Work:
                 before, began = self.telemetry.sample(), time.perf_counter()
                 try:
                     pair = time_pair(
-                        self.arms[REFERENCE], self.arms[name], self.stage.x, noises, self.clock, self.rng
+                        self.arms[REFERENCE], self.arms[name], self.stage.x, noises, self.clock, self.rng,
+                        self.telemetry.while_busy,
                     )  # fmt: skip
                 except Exception as error:
                     self.fault(name, error)

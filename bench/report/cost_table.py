@@ -97,12 +97,12 @@ def time_cells(cost: Cost) -> list[str]:
     total, gpu = sum(kinds.values()), on_gpu(row.measurement)
     most = sorted(kinds.items(), key=lambda kind: -kind[1])[:3]
     share, disturbed = cost.update_share, cost.disturbed
-    energy = cost.energy_an_image_j
+    energy, calls = cost.energy_an_image_j, cost.launches_a_step or 0.0
     return [
         row.name, ", ".join(f"{kind} {ms / total:.0%}" for kind, ms in most),
         "inside the compiled step" if share is None else f"{share:.1%}",
         "–" if share is None else f"at most {1 / (1 - share):.3f}×",  # Amdahl 1967
-        f"{cost.launches_a_step:.0f}",
+        format(calls, ".0f" if calls >= 10 else ".2g"),
         NEEDS_CUDA if not gpu else "–" if cost.gap_share is None else f"{cost.gap_share:.1%}",
         "–" if cost.flop_an_image is None else f"{cost.flop_an_image / 1e9:.3g}",
         "–" if cost.roof_share is None else f"{cost.roof_share:.0%} of {cost.number_format}",

@@ -35,7 +35,7 @@ def png(measurement: Measurement) -> bytes | None:
                       label=None if kind in labelled else kind)  # fmt: skip
             labelled.add(kind)
             left += ms
-        calls = f"{cost.launches_a_step:.0f} launches" if "gpu" in measurement.environment else ""
+        calls = f"{cost.launches_a_step:.3g} launches" if "gpu" in measurement.environment else ""
         axes.annotate(calls, (left, height), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set_yticks(range(len(costs)), [c.row.name for c in reversed(costs)], fontsize=8)
     axes.set_xlabel("ms a step under the profiler, which makes small operations dearer than they are")

@@ -107,6 +107,17 @@ def test_a_slice_is_steps_untimed_and_then_the_timed_ones() -> None:
     assert len(set(network.seen[: WARM_STEPS + 1])) == 1  # than those: the first timed step, again and again
 
 
+def test_a_slice_is_looked_at_while_it_warms_up_and_not_while_it_is_timed() -> None:
+    clock = Clock()
+    stage = stage_on(clock, classes=0, slice_steps=5)
+    one, other = (slowed(stage, clock, name, 0) for name in ("one", "other"))
+    marks_at_peek = []
+    pair = time_pair(one, other, stage.x, [one.noise(1, 2)] * 2, clock, random.Random(0),
+                     lambda: marks_at_peek.append(clock.marks))  # fmt: skip
+    assert marks_at_peek == [0, 2]  # before the first mark of either slice
+    assert (pair["reference_s"], pair["row_s"]) == (1, 1)
+
+
 @pytest.mark.parametrize("textbook", ["", "ddpm", "strided"])
 def test_every_loop_is_sliced_alike(textbook: str) -> None:
     clock = Clock()

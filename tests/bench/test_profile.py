@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from bench import roof
+from bench.clock import Reading
 from bench.kinds import in_tf32, kind_of
 from bench.profile import (
     DRAIN,
@@ -226,19 +227,48 @@ def test_work_is_counted_as_the_definition_has_it() -> None:
 
 def test_the_roof_of_this_machine_is_measured(monkeypatch) -> None:
     monkeypatch.setattr(roof, "COPY_MIB", 1)
-    monkeypatch.setattr(roof, "SIDE", 32)
-    found = roof.measure(torch.device("cpu"), (torch.float32,))
+    monkeypatch.setattr(roof, "SIDE", {"cpu": 32})
+    found = roof.measure(torch.device("cpu"), ("float32",))
     assert 1e8 < found["copy_bytes_per_s"] < 1e13
     assert 1e7 < found["matrix_flop_per_s"]["float32"] < 1e14
     assert 0.01 < found["call_us"] < 1000
 
 
-def test_the_best_of_some_runs_is_taken_and_the_first_is_not_counted(monkeypatch) -> None:
-    now, lengths = 0.0, iter([0.001, 9.0, 5.0, 7.0, 4.0, 6.0])
-    monkeypatch.setattr(roof.time, "perf_counter", lambda: now)
+def test_every_format_that_a_row_may_be_in_has_its_rate(monkeypatch) -> None:
+    """TensorFloat-32 is switched on for its own alone."""
+    rates = {}
+
+    def best_s(do, device, calls=0):
+        rates[len(rates)] = torch.backends.cuda.matmul.allow_tf32
+        return 1.0
+
+    monkeypatch.setattr(roof, "best_s", best_s)
+    monkeypatch.setattr(roof, "COPY_MIB", 1)
+    monkeypatch.setattr(roof, "SIDE", {"cpu": 8})
+    found = roof.measure(torch.device("cpu"), roof.FORMATS["cuda"])
+    assert list(found["matrix_flop_per_s"]) == ["float32", "tf32", "bfloat16", "float16"]
+    assert [rates[i] for i in range(1, 5)] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(("device", "calls", "seconds"), [("cpu", 1, 8.0), ("cuda", 20, 0.2)])
+def test_the_best_of_some_runs_is_taken_and_the_first_is_not_counted(device, calls, seconds, monkeypatch) -> None:
+    """Of as many calls as make the reading of the clock small; by device events where there are any."""
+    lengths = iter([0.001, 9.0, 5.0, 7.0, 4.0, 6.0])
+    made, log = 0, []
+
+    class Clock:
+        def mark(self):
+            return made
+
+        def between(self, start, stop):
+            log.append(stop - start)
+            length = next(lengths)
+            return Reading(decisive_s=length, wall_s=2 * length)
 
     def do() -> None:
-        nonlocal now
-        now += next(lengths)
+        nonlocal made
+        made += 1
 
-    assert roof.best_s(do, torch.device("cpu")) == pytest.approx(4.0)
+    monkeypatch.setattr(roof, "clock_for", lambda device: Clock())
+    assert roof.best_s(do, torch.device(device)) == pytest.approx(seconds)
+    assert log == [calls] * 6

@@ -1,5 +1,6 @@
 """Telemetry through made-up files and a made-up NVML: what is marked, and that nothing is dropped."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -131,6 +132,39 @@ def test_a_throttled_or_shared_device_marks_the_slice(changed: dict, disturbed: 
     assert bool(around.get("disturbed")) == disturbed
     assert around["watts"] == 300  # marked, and kept
     assert bool(telemetry.between(after, before, 0.1).get("disturbed")) == disturbed  # at either end
+
+
+def test_levels_are_those_of_a_busy_device_and_throttling_is_not_missed() -> None:
+    nvml = Nvml()
+    telemetry = CudaTelemetry(0, nvml)
+    before = telemetry.sample()
+    for levels in ({"sm": 1200, "reasons": 0x4}, {"sm": 1410, "milliwatts": 690_000, "reasons": 0}):
+        nvml.levels |= levels
+        telemetry.while_busy()
+    nvml.levels |= {"sm": 345, "milliwatts": 80_000}  # idle again
+    around = telemetry.between(before, telemetry.sample(), 0.1)
+    assert (around["sm_mhz"], around["watts"], around["disturbed"], around["throttle"]) == (1410, 690, True, 4)
+    assert telemetry.sample()["sm_mhz"] == 345  # nobody looked since: as it is now
+
+
+def test_other_processes_are_those_of_others(monkeypatch) -> None:
+    """The harness itself may hold the device in two: this process and the one that started it."""
+
+    def disturbed(at_birth: list[int], later: list[int]) -> bool:
+        nvml = Nvml()
+        monkeypatch.setattr(nvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: [
+            SimpleNamespace(pid=pid) for pid in pids
+        ])  # fmt: skip
+        pids = at_birth
+        telemetry = CudaTelemetry(0, nvml)
+        pids = later
+        return "disturbed" in telemetry.between(telemetry.sample(), telemetry.sample(), 0.1)
+
+    us = [os.getpid(), os.getppid()]
+    assert not disturbed(us, us)
+    assert disturbed([*us, 1], [*us, 1])  # from the beginning
+    assert not disturbed([11, 12], [11, 12])  # in a container we are known by other numbers
+    assert disturbed([11, 12], [11, 12, 13])
 
 
 def test_a_device_without_an_energy_counter_has_no_energy() -> None:
