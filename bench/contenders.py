@@ -87,6 +87,11 @@ class Contender:
     budget: Budget | None = None
 
     @property
+    def fuses_only_the_update(self) -> bool:
+        mine, plain = self.variant, REFERENCE_VARIANT
+        return mine.update is not plain.update and (mine.guide, mine.runtime) == (plain.guide, plain.runtime)
+
+    @property
     def compiles(self) -> int:
         """How much its first call compiles where no cache helps: nothing, an update, a step, or two of them."""
         if self.variant.runtime in COMPILED:
@@ -98,7 +103,8 @@ class Contender:
         kind = torch.device(device).type
         needs = {self.needs, self.variant.needs}
         if "cuda" in needs and kind != "cuda":
-            return "needs CUDA"
+            here = "; on a CPU, compiled-update and native-update fuse the update"
+            return "needs CUDA" + here * self.fuses_only_the_update
         if "cpu" in needs and kind != "cpu":
             return "for the CPU; its CUDA counterpart has a row of its own"
         if "half" in needs and kind == "cpu" and not cpu_has_bf16():

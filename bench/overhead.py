@@ -14,12 +14,13 @@ from dataclasses import replace
 import torch
 
 from bench.clock import clock_for
-from bench.contenders import CONTENDERS, REFERENCE
+from bench.contenders import CONTENDERS, REFERENCE, Contender
 from bench.interleave import Arm, Stage
 from bench.students_t import Interval, midmean, ratio_interval
 from bench.tally import Tally
 from bench.telemetry import telemetry_for
 from bench.workload import Workload, workload
+from sampler.errors import UsageError, unknown
 from sampler.models import load_model
 
 BLOCKS = 10
@@ -29,28 +30,34 @@ ALLOWED = 0.01  # of a slice's time
 def add_to(commands) -> None:
     parser = commands.add_parser("overhead", help="what the evidence and the telemetry cost the timed slices, A/B")
     parser.add_argument("--device", default="cpu", help="device to measure on (%(default)s)")
+    parser.add_argument("--row", default=REFERENCE, help="whose slices (%(default)s)")
     parser.add_argument("--pairs", type=int, default=400, help="pairs of slices (%(default)s)")
     parser.set_defaults(do=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     asked = workload("quick", device=arguments.device)
-    cost = measure(asked, max(BLOCKS, arguments.pairs))
+    if arguments.row not in CONTENDERS:
+        raise unknown("row", arguments.row, CONTENDERS)
+    if why := CONTENDERS[arguments.row].unavailable(asked.device):
+        raise UsageError(f"row {arguments.row!r} cannot run here: {why}")
+    cost = measure(asked, CONTENDERS[arguments.row], max(BLOCKS, arguments.pairs))
     shown = {"percent": (cost.value - 1) * 100, "low": (cost.low - 1) * 100, "high": (cost.high - 1) * 100}
     print(f"counting and telemetry cost a timed slice {shown['percent']:+.2f} % "
           f"[{shown['low']:+.2f}, {shown['high']:+.2f}] (allowed: {ALLOWED:.0%})")  # fmt: skip
     print(json.dumps(shown))
-    return 0 if cost.low - 1 <= ALLOWED else 1
+    return 0 if cost.high - 1 <= ALLOWED else 1  # shown to be no more, not merely not shown to be more
 
 
-def measure(asked: Workload, pairs: int) -> Interval:
-    """(time with) / (time without), with its interval."""
+def measure(asked: Workload, contender: Contender, pairs: int) -> Interval:
+    """(time with) / (time without) of a contender's slices, with its interval."""
     torch.set_num_threads(asked.threads)
     model = load_model(asked.model, asked.device)
     clock, telemetry, rng = clock_for(asked.device), telemetry_for(model.device), random.Random(asked.seed)
     tally = Tally(model.network, torch.cuda.CUDAGraph if model.device.type == "cuda" else None)
     stage = Stage(asked, model, asked.batch)
-    plain = stage.arm(CONTENDERS[REFERENCE])
+    plain = stage.arm(contender)
+    stage.first_call_s(plain)
     watched = replace(plain, tally=tally)  # the same tensors at the same places
     noise = plain.noise(1, asked.batch)
 
@@ -60,7 +67,7 @@ def measure(asked: Workload, pairs: int) -> Interval:
             return arm.time_slice(stage.x, noise, clock, rng)[0]
         tally.listen()
         before = telemetry.sample()
-        seconds, wall_s = arm.time_slice(stage.x, noise, clock, rng)
+        seconds, wall_s = arm.time_slice(stage.x, noise, clock, rng, telemetry.while_busy)
         telemetry.between(before, telemetry.sample(), wall_s)
         return seconds
 

@@ -6,8 +6,9 @@ after a slice.
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,17 +24,19 @@ class Tally:
     graph: the class whose `replay` is counted where the network is on a GPU (PyTorch's own graphs use it too).
     """
 
-    def __init__(self, network: nn.Module, graph: type | None = None):
+    def __init__(self, network: nn.Module, graph: Any = None):
         self.counts: dict[str, Counter[str]] = {}
         self._current: Counter[str] = Counter()
         self._network = network
         self._hook: RemovableHandle | None = None
+        self._graph: Any = graph
+        self._replay = graph.replay if graph is not None else None
         self.listen()
-        if graph is not None:
-            self._count_replays(graph)
 
     def listen(self) -> None:
-        """Count network calls from now on (as from the beginning)."""
+        """Count network calls and replays from now on (as from the beginning)."""
+        if self._graph is not None:
+            self._graph.replay = self._counted
         if self._hook is not None or not isinstance(self._network, nn.Module):
             return
 
@@ -45,19 +48,23 @@ class Tally:
         self._hook = self._network.register_forward_pre_hook(count)
 
     def rest(self) -> None:
-        """Count no network call until told to listen again."""
+        """Count nothing until told to listen again: what is called then is as if it had never been counted."""
+        if self._graph is not None:
+            self._graph.replay = self._replay
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
 
-    def _count_replays(self, graph) -> None:
-        replay = graph.replay
+    @property
+    def _counted(self) -> Callable[[Any], None]:
+        replay = self._replay
+        assert replay is not None
 
         def counted(one) -> None:
             self._current["replays"] += 1
             replay(one)
 
-        graph.replay = counted
+        return counted
 
     @contextmanager
     def of(self, row: str, steps: int, guided: int) -> Iterator[None]:

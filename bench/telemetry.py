@@ -74,7 +74,8 @@ class CudaTelemetry:
         """The energy counter now and the last levels seen busy, or else levels now; throttling wherever it was seen."""
         n, seen = self.nvml, self._busy or [self._levels()]
         self._busy = []
-        worst = {name: max(levels[name] for levels in seen) for name in ("throttle", "others") if name in seen[-1]}
+        told = [name for name in ("throttle", "others") if name in seen[-1]]
+        worst: dict[str, float] = {name: max(levels[name] for levels in seen) for name in told}
         energy = self._told({"energy_j": lambda: n.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1e3})
         return {**seen[-1], **worst, **energy}
 

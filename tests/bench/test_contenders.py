@@ -32,12 +32,20 @@ def test_names_used_elsewhere_exist() -> None:
 def test_a_cuda_row_says_why_it_cannot_run_on_a_cpu(name: str) -> None:
     contender = CONTENDERS[name]
     if contender.variant.needs == "cuda" or name.endswith("-cuda"):
-        assert contender.unavailable("cpu") == "needs CUDA"
+        assert contender.unavailable("cpu").startswith("needs CUDA")
         assert contender.unavailable("cuda") == ""
     elif contender.variant.needs == "cpu":
         assert "CPU" in contender.unavailable("cuda:0")
     elif contender.needs != "half":
         assert contender.unavailable("cpu") == ""
+
+
+def test_a_fused_update_that_cannot_run_names_the_rows_that_fuse_it_here() -> None:
+    fused = [name for name, c in CONTENDERS.items() if "compiled-update and native-update" in c.unavailable("cpu")]
+    assert fused == ["fused-update", "fused-guided", "fused-drawn"]
+    for name in ("compiled-update", "native-update"):
+        assert CONTENDERS[name].variant.update is not CONTENDERS["reference"].variant.update
+        assert "cuda" not in CONTENDERS[name].variant.needs
 
 
 def test_half_precision_is_refused_without_instructions(monkeypatch) -> None:

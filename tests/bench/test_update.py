@@ -12,7 +12,7 @@ import torch
 
 from bench import store
 from bench.__main__ import main
-from bench.update import command, figure, record, sweep
+from bench.update import command, figure, record, sweep, ways
 from bench.update.record import Point, UpdateCost
 from bench.update.ways import COPY, OWN_NOISE, READS_NOISE, WAYS, Inputs, Way, unavailable, verify
 from bench.workload import workload
@@ -57,12 +57,17 @@ WRONG = {
         0, torch.tensor([4]), torch.nan
     ),
     "the last sample is wrong": lambda i: posterior(i.x, i.out, i.z, i.row).index_fill(0, torch.tensor([8]), 0.5),
+    "one in the middle is wrong": lambda i: posterior(i.x, i.out, i.z, i.row).index_fill(0, torch.tensor([4]), 0.5),
     "without the noise": lambda i: posterior(i.x, i.out, torch.zeros_like(i.z), i.row),
 }
 
 
+@pytest.mark.parametrize("at_once", [1, 3 * 70, 2**22])
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_way_gets_no_figure(name: str, inputs: Inputs) -> None:
+def test_a_wrong_way_gets_no_figure(name: str, at_once: int, inputs: Inputs, monkeypatch) -> None:
+    """However many samples are checked at a time."""
+    monkeypatch.setattr(ways, "AT_ONCE", at_once)
+    verify(WAYS["eager"], WAYS["eager"].make(CPU), inputs)
     way = Way("wrong", "", READS_NOISE, lambda device: WRONG[name], WAYS["eager"].check)
     (point,) = sweep.time_size([way], [inputs], CPU, lambda call, sets, calls: 1.0, 0.0, random.Random(0))
     assert point.seconds == []
