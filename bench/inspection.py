@@ -3,6 +3,7 @@
 Its first call in parts, its memory, the proofs that it engaged, a profile, and the comparison on the same noise.
 """
 
+import gc
 import sys
 import time
 from collections import Counter
@@ -27,7 +28,7 @@ from bench.tally import Tally
 from bench.workload import from_json
 from sampler import runtime
 from sampler.errors import UsageError
-from sampler.models import load_model
+from sampler.models import Model, load_model
 from sampler.noise import PhiloxNoise
 from sampler.posterior import State
 from sampler.runtime import AfterStep, Leg
@@ -48,6 +49,8 @@ class Inspection:
         self.workload = from_json(task["workload"])
         torch.set_num_threads(self.workload.threads)
         self.meter = meter_for(torch.device(self.workload.device))
+        self.had = float(memory.available_bytes(torch.device(self.workload.device)))
+        self.model: Model | None = None
         self.layouts: list[bool] = []
         self.looking = False
 
@@ -55,7 +58,7 @@ class Inspection:
         """Load, build and call the row for the first time, metered; how long each part took."""
         start = time.perf_counter()
         with self.meter.watch() as loading:
-            model = load_model(self.workload.model, self.workload.device)
+            model = self.model = load_model(self.workload.model, self.workload.device)
         self.tally = Tally(model.network, torch.cuda.CUDAGraph if model.device.type == "cuda" else None)
         mark_network(model.network)
         self._watch_layouts(model.network)
@@ -84,7 +87,7 @@ class Inspection:
         """The steady state, and how its peak grows with the steps and, where nothing must be compiled, the batch."""
         few, many = STEPS
         held = self._held(self._positions(POINT_STEPS))  # first: a profiler's own records would be in the way
-        with self.meter.watch() as fresh:
+        with self.meter.watch(timeline=True) as fresh:
             self._advance(self._positions(many))  # whose pictures are gone before the meter is read
         kept = (fresh.live_after - fresh.live_before) / many
         points, rises = [], []
@@ -129,6 +132,7 @@ class Inspection:
     def start_snapshot(self) -> None:
         """Let the CUDA allocator remember what it does from here on."""
         torch.cuda.memory._record_memory_history()
+        self.meter.is_recorded = True
 
     def keep_snapshot(self) -> None:
         """Write what the allocator did, for PyTorch's viewer (pytorch.org/memory_viz)."""
@@ -229,13 +233,30 @@ class Inspection:
         batch, lanes = self.workload.batch, self.task.get("lanes", 1)
         if batch < FORESEE_FROM or model.device.type == "cuda":
             return
+        needed, had = self._peak(model, batch), memory.available_bytes(model.device) / lanes
+        if needed > had:
+            raise UsageError(memory.out_of_memory(batch, needed, had))
+
+    def needed(self) -> float | None:
+        """Bytes that the batch would take, foreseen from small ones after it did not fit; lets go of what was built."""
+        self.stage = self.arm = None  # type: ignore[assignment]
+        gc.collect()
+        if self.model is None:
+            return None  # not even the weights fitted
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            return self._peak(self.model, self.workload.batch)
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            return None  # small ones do not fit either
+
+    def _peak(self, model, batch: int) -> float:
+        """Foreseen from small batches of the variant run eagerly."""
         self._sketch(model, 1, 1)  # what a first call alone asks for would hide what an image adds
         made = memory.fit([self._sketch(model, b, steps) for b, steps in ((4, 1), (16, 1), (4, 2))])
-        needed, had = made.peak(batch, 2) if made else 0.0, memory.available_bytes(model.device) / lanes
-        if needed > had:
-            raise UsageError(
-                f"out of memory at batch {batch:,}: needed about {memory.human(needed)}, had {memory.human(had)}"
-            )
+        return made.peak(batch, 2) if made else 0.0
 
     def _sketch(self, model, batch: int, steps: int) -> list[float]:
         """One metered point of the variant run eagerly."""

@@ -117,6 +117,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
+def out_of_memory(batch: int, needed: float | None, had: float | None, otherwise: str = "") -> str:
+    """A batch that did not fit, with what it would have needed, in bytes; `otherwise` where nobody knows."""
+    known = None not in (needed, had)
+    return f"out of memory at batch {batch:,}: " + (
+        f"needed about {human(needed)}, had {human(had)}" if known else otherwise
+    )
+
+
 def human(size: float | None) -> str:
     """Bytes in MiB or GiB."""
     if size is None:

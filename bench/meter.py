@@ -6,7 +6,8 @@ make compiled steps run eagerly, and sampling would miss the peak. On CUDA the c
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +47,8 @@ class CpuMeter:
         self._at_birth = self._resident()[0]
 
     @contextmanager
-    def watch(self) -> Iterator[Usage]:
-        """Meter what runs inside; the yielded usage is filled in at the end."""
+    def watch(self, timeline: bool = True) -> Iterator[Usage]:
+        """Meter what runs inside; the yielded usage is filled in at the end, its timeline always."""
         usage = Usage(live_before=self.live)
         forget_peak()
         with allocations() as events:
@@ -106,14 +107,24 @@ class CudaMeter:
     def __init__(self, cuda: Any = torch.cuda, driver: Callable[[], int | None] | None = None):
         self.cuda, self.driver = cuda, driver or driver_bytes
         self.live = cuda.memory_allocated()
+        self.is_recorded = False  # by somebody else, who will want the history
 
     @contextmanager
-    def watch(self) -> Iterator[Usage]:
+    def watch(self, timeline: bool = False) -> Iterator[Usage]:
+        """Meter what runs inside. timeline: from the allocator's history, which costs a little of each allocation."""
         self.cuda.synchronize()
         self.cuda.reset_peak_memory_stats()
         usage = Usage(live_before=self.cuda.memory_allocated())
+        began_us = time.time_ns() / 1e3
+        if timeline and not self.is_recorded:
+            self.cuda.memory._record_memory_history(context=None)
         yield usage
         self.cuda.synchronize()
+        if timeline:
+            events = itertools.chain(*self.cuda.memory._snapshot()["device_traces"])
+            usage.timeline = timeline_of([e for e in events if e["time_us"] >= began_us], usage.live_before)
+        if timeline and not self.is_recorded:
+            self.cuda.memory._record_memory_history(enabled=None)
         usage.live_peak, usage.live_after = self.cuda.max_memory_allocated(), self.cuda.memory_allocated()
         usage.held, usage.driver = self.cuda.max_memory_reserved(), self.driver()
         # segments of a private pool carry its id, those of the common pool (0, 0)
@@ -126,6 +137,15 @@ class CudaMeter:
 
     def held_peak(self) -> int:
         return self.cuda.max_memory_reserved()
+
+
+def timeline_of(events: Sequence[dict[str, Any]], live: int) -> list[tuple[float, int]]:
+    """(seconds, live bytes) at each change, from events of the CUDA allocator's history; live: bytes before them."""
+    signs = {"alloc": 1, "free_completed": -1}
+    changes = [(e["time_us"], signs[e["action"]] * e["size"]) for e in events if e["action"] in signs]
+    so_far = itertools.accumulate((size for _, size in changes), initial=live)
+    next(so_far)
+    return [((at - changes[0][0]) / 1e6, now) for (at, _), now in zip(changes, so_far, strict=True)]
 
 
 def driver_bytes(nvml: Any = None, device: int = 0) -> int | None:

@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import threading
+import traceback
 
 from bench import memory
 from bench.contenders import CONTENDERS
@@ -52,18 +53,20 @@ def _be_a_child(task: dict, order: dict, emit) -> None:
 def _inspect(task: dict, order: dict, emit) -> None:
     contender = {**CONTENDERS, **{c.name: c for c in planted(task.get("plant"))}}[order["row"]]
     emit(event="doing", text=f"inspecting {contender.name}")
+    inspection = None
     try:
         inspection = Inspection(task, contender, emit)
         for look in order["looks"]:
             getattr(inspection, look)()
     except Exception as error:  # any fault of a contender is its row's, not the run's
-        emit(event="error", row=contender.name, message=_in_words(error, task))
-
-
-def _in_words(error: Exception, task: dict) -> str:
-    if not memory.is_out_of_memory(error):
-        return in_one_line(error)
-    return f"out of memory at batch {task['workload']['batch']:,}: {in_one_line(error)}"
+        message, too_large = in_one_line(error), memory.is_out_of_memory(error)
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors that were made until then
+    else:
+        return
+    if too_large:
+        needed, had = (inspection.needed(), inspection.had) if inspection else (None, None)
+        message = memory.out_of_memory(task["workload"]["batch"], needed, had, message)
+    emit(event="error", row=contender.name, message=message)
 
 
 def _how_it_ended(status: int, task: dict) -> str:

@@ -67,7 +67,7 @@ def _timeline(axes, measurement: Measurement) -> None:
     for event in shown:
         times, live = zip(*event["points"], strict=True)
         axes.step([t * 1e3 for t in times], [b / 2**20 for b in live], where="post", linewidth=0.8, label=event["row"])
-    axes.set_xlabel(f"ms, over {shown[0]['steps']} steps with the meter on" if shown else "no timeline: needs a CPU")
+    axes.set_xlabel(f"ms, over {shown[0]['steps']} steps with the meter on" if shown else "nothing was allocated")
     axes.set_ylabel("MiB of live tensors")
     axes.set_ylim(bottom=0)
     if shown:

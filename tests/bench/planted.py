@@ -62,6 +62,10 @@ def _runs_out_of_memory(x: Tensor, *rest) -> Tensor:
     raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
 
+def _runs_out_of_memory_at_64(x: Tensor, *rest) -> Tensor:
+    return posterior(x, *rest) if len(x) < 64 else _runs_out_of_memory(x)
+
+
 def _dies(x: Tensor, *rest) -> Tensor:
     _die()
     return x
@@ -95,6 +99,8 @@ CONTENDERS = [
               Variant("planted-dies-early", update=Update(lambda: _dies))),
     Contender("planted-greedy", "asks for more memory than there is",
               Variant("planted-greedy", update=Update(lambda: _runs_out_of_memory))),
+    Contender("planted-large", "asks for more memory than there is at a batch of 64",
+              Variant("planted-large", update=Update(lambda: _runs_out_of_memory_at_64))),
     Contender("planted-idle", "works only while it is inspected",
               Variant("planted-idle", runtime=_idle_when_timed)),
     Contender("planted-uncompiled", "claims to be compiled and is not",

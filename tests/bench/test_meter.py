@@ -1,13 +1,16 @@
 """The meters: exact for networks whose bytes are known on paper, on the CPU and through a fake of CUDA's allocator."""
 
+import re
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from bench import memory
+from bench import memory, nursery
 from bench.meter import CpuMeter, CudaMeter, allocations, driver_bytes, resident_bytes, unique_bytes
+from bench.workload import workload
 from sampler import schedule, trajectory
 from sampler.generate import sample
 from sampler.models import Model
@@ -92,7 +95,7 @@ class FakeCuda:
     """An allocator with the figures of a made-up run."""
 
     def __init__(self):
-        self.allocated, self.peak = 100, 100
+        self.allocated, self.peak, self.log = 100, 100, []
 
     def synchronize(self):
         pass
@@ -108,6 +111,20 @@ class FakeCuda:
 
     def max_memory_reserved(self):
         return 4096
+
+    @property
+    def memory(self):
+        return self
+
+    def _record_memory_history(self, enabled="all", context="all"):
+        self.log.append(enabled)
+
+    def _snapshot(self):
+        now_us = time.time_ns() / 1e3
+        events = [("alloc", 7, -1e6), ("segment_alloc", 2048, 0), ("alloc", 300, 0), ("free_requested", 100, 1e5),
+                  ("free_completed", 100, 2e5), ("alloc", 50, 5e5)]  # fmt: skip
+        trace = [{"action": a, "size": size, "time_us": now_us + at} for a, size, at in events]
+        return {"device_traces": [trace, []]}
 
     def memory_snapshot(self):
         return [
@@ -126,6 +143,21 @@ def test_cuda_levels_and_the_pools_of_graphs() -> None:
     assert (usage.live_before, usage.live_peak, usage.live_after) == (100, 400, 150)
     assert (usage.held, usage.graph_pools, usage.driver) == (4096, 768, 9999)
     assert meter.live == 150
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_timeline_on_cuda_is_read_from_the_allocators_history(recorded: bool) -> None:
+    """Of what happened inside; a history that somebody else keeps is left to him."""
+    cuda = FakeCuda()
+    meter = CudaMeter(cuda, driver=lambda: None)
+    meter.is_recorded = recorded
+    with meter.watch(timeline=True) as usage:
+        pass
+    assert usage.timeline == [(0.0, 400), (pytest.approx(0.2), 300), (pytest.approx(0.5), 350)]
+    assert cuda.log == ([] if recorded else ["all", None])
+    with meter.watch() as usage:
+        pass
+    assert usage.timeline == []
 
 
 class FakeNvml:
@@ -208,6 +240,21 @@ def test_the_fit_is_exact_for_exact_points_and_predicts_the_largest_batch() -> N
     assert memory.fit(points[:3]) is None  # one number of steps: nothing is known of what a step adds
     bent = memory.fit([*points, (16, 2, 5000)])
     assert bent.error > 0.05
+
+
+def test_a_batch_that_did_not_fit_is_told_with_what_it_needed_and_what_there_was() -> None:
+    """Foreseen from small batches afterwards, in the process in which it failed."""
+    events: list[dict] = []
+    task = {"workload": workload("smoke", batch=64).json(), "plant": "tests.bench.planted"}
+    order = {"row": "planted-large", "looks": ["first_call"]}
+    nursery._inspect(task, order, lambda **event: events.append(event))
+    (error,) = [e for e in events if e["event"] == "error"]
+    needed = re.fullmatch(r"out of memory at batch 64: needed about ([\d.]+) MiB, had [\d.,]+ GiB", error["message"])
+    assert needed, error["message"]
+    assert 2 < float(needed[1]) < 100
+    order["row"], task["workload"]["batch"] = "planted-greedy", 1  # no batch fits
+    nursery._inspect(task, order, lambda **event: events.append(event))
+    assert events[-1]["message"].startswith("out of memory at batch 1: RuntimeError: DefaultCPUAllocator")
 
 
 def test_a_thinned_timeline_keeps_its_peak() -> None:
