@@ -31,7 +31,7 @@ test: $(VENV)/installed  ## the quick tests, without a GPU
 test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs), without a GPU
 	$(BIN)/python -m pytest tests -m "slow and not gpu"
 
-gpu:  ## the GPU's tests, table and update benchmark in 9 minutes (with .venv if made, else the active python)
+gpu:  ## the GPU's tests, table and update in 9 minutes; GPU_ARGS='--part large' and others: the rest
 	@$(GPU_PYTHON) -c "import torch" 2>/dev/null || { echo "make gpu: $(GPU_PYTHON) has no PyTorch"; exit 1; }
 	$(GPU_PYTHON) -m bench gpu $(GPU_ARGS)
 

@@ -1,7 +1,8 @@
-"""`python -m bench gpu`: a CUDA device's tests, table and update benchmark within a time budget, from a checkout.
+"""`python -m bench gpu`: a CUDA device's tests, tables and benchmarks within a time budget, from a checkout.
 
-Each stage is a program of its own with a limit; one that runs over is interrupted, keeps what it has, and the next
-one starts. Everything that was printed is kept in gpu.log beside the results; exit code 1 if any stage failed.
+What does not fit nine minutes is a part of its own (`PARTS`). Each stage is a program of its own with a limit; one
+that runs over is interrupted, keeps what it has, and the next one starts. Everything that was printed is kept in
+gpu.log beside the results; exit code 1 if any stage failed.
 """
 
 import argparse
@@ -28,6 +29,12 @@ MOST_FILES = 8
 # beside the reference: each is looked at alone and built three times, and no more than these fit the minutes
 ROWS = ("textbook", "batched-cfg", "fused-drawn", "cuda-graph", "fused-graph", "all-lossless-cuda",
         "all-equal-steps-cuda")  # fmt: skip
+OTHERS = ("textbook", "channels-last", "compiled-update", "fused-update", "fused-guided", "fused-fed", "compiled",
+          "cuda-graph-5", "compiled-graph")  # fmt: skip
+FORMATS = ("textbook", "tf32", "autocast-bf16", "autocast-fp16", "cast-bf16", "cast-fp16", "limited-guidance",
+           "strided", "ddim", "all-together-cuda")  # fmt: skip
+LARGE = ("textbook", "batched-cfg", "all-lossless-cuda", "all-equal-steps-cuda")
+LARGE_MODEL = ("--model", "cifar10-size")
 
 
 @dataclass(frozen=True)
@@ -39,25 +46,61 @@ class Stage:
     command: Callable[[float], Sequence[str]]
 
 
-def stages(minutes: float, out: Path, batch: int, rows: str = ",".join(ROWS)) -> list[Stage]:
-    """What is run in so many minutes: tests first, for a fast kernel that is wrong has no figure."""
-    python, whole_s = [sys.executable, "-u", "-m"], 60 * minutes
+PYTHON = (sys.executable, "-u", "-m")
 
-    def table(seconds: float) -> list[str]:
-        budget_s = 0.3 * seconds  # the rest goes into looking at each row, compiling and building
-        return [*python, "bench", "run", "--device", "cuda", "--preset", "gpu", "--rows", rows,
-                "--batch", str(batch), "--budget", f"{budget_s:.0f}", "--out", str(out)]  # fmt: skip
+
+def stages(minutes: float, out: Path, batch: int, rows: Sequence[str] = ROWS) -> list[Stage]:
+    """What is run in so many minutes: tests first, for a fast kernel that is wrong has no figure."""
+    whole_s = 60 * minutes
 
     def update(seconds: float) -> list[str]:
-        return [*python, "bench", "update", "--device", "cuda", "--budget", f"{0.25 * seconds:.0f}", *_step(out),
+        return [*PYTHON, "bench", "update", "--device", "cuda", "--budget", f"{0.25 * seconds:.0f}", *_step(out),
                 "--out", str(out)]  # fmt: skip
 
-    tests = [*python, "pytest", "tests", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    tests = [*PYTHON, "pytest", "tests", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
     return [
         Stage("the tests that need the device", 0.3 * whole_s, lambda seconds: tests),
-        Stage("the table", 0.54 * whole_s, table),
+        _table(0.54 * whole_s, out, batch, rows),
         Stage("the update alone", 0.16 * whole_s, update),
     ]
+
+
+def table_and_memory(minutes: float, out: Path, batch: int, rows: Sequence[str], *model: str) -> list[Stage]:
+    """A table of rows, and what each holds in memory."""
+    memory = [*PYTHON, "bench", "memory", "--device", "cuda", "--rows", ",".join(rows), "--batch", str(batch), *model,
+              "--out", str(out)]  # fmt: skip
+    return [
+        _table(0.75 * 60 * minutes, out, batch, rows, *model),
+        Stage("the memory report", 0.25 * 60 * minutes, lambda seconds: memory),
+    ]
+
+
+def _table(seconds: float, out: Path, batch: int, rows: Sequence[str], *model: str) -> Stage:
+    def table(seconds: float) -> list[str]:
+        budget_s = 0.3 * seconds  # the rest goes into looking at each row, compiling and building
+        return [*PYTHON, "bench", "run", "--device", "cuda", "--preset", "gpu", "--rows", ",".join(rows),
+                "--batch", str(batch), *model, "--budget", f"{budget_s:.0f}", "--out", str(out)]  # fmt: skip
+
+    return Stage("the table", seconds, table)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one call of the command does. stages(minutes, out, batch, rows): with these for a default."""
+
+    what: str
+    batch: int
+    rows: tuple[str, ...]
+    stages: Callable[[float, Path, int, Sequence[str]], list[Stage]]
+
+
+PARTS = {
+    "first": Part("the tests, the rows that lead to the fastest lossless one, the update alone", 16, ROWS, stages),
+    "others": Part("the rows in between, and their memory", 16, OTHERS, table_and_memory),
+    "formats": Part("the rows that draw other pictures, and their memory", 16, FORMATS, table_and_memory),
+    "large": Part("a network of 37.8 M parameters, and its memory", 512, LARGE,
+                  lambda *given: table_and_memory(*given, *LARGE_MODEL)),
+}  # fmt: skip
 
 
 def _step(out: Path) -> list[str]:
@@ -128,10 +171,10 @@ def add(commands) -> None:
     """Add the command and its options to an argparse sub-parser list."""
     command = commands.add_parser("gpu", help="the GPU's tests, table and update benchmark, within a time budget")
     command.add_argument("--minutes", type=float, default=9.0, help="for everything together (default: %(default)s)")
-    command.add_argument("--batch", type=int, default=16, help="images at once (default: %(default)s)")
-    command.add_argument(
-        "--rows", metavar="A,B", default=",".join(ROWS), help="rows of the table (default: %(default)s)"
-    )
+    command.add_argument("--part", choices=PARTS, default="first",
+                         help="; ".join(f"{name}: {part.what}" for name, part in PARTS.items()))  # fmt: skip
+    command.add_argument("--batch", type=int, help="images at once (default: 16; large: 512)")
+    command.add_argument("--rows", metavar="A,B", help="rows of the table (default: the part's)")
     command.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
     command.set_defaults(do=main)
 
@@ -141,12 +184,15 @@ def main(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{sys.executable} has no PyTorch that sees a CUDA device")
     if not arguments.minutes > 0:
         raise UsageError(f"minutes = {arguments.minutes:g}; it must be positive")
-    folder = writable_folder(arguments.out.resolve() / environment.machine("cuda"))
+    part = PARTS[arguments.part]
+    out = arguments.out.resolve() if part is PARTS["first"] else arguments.out.resolve() / arguments.part
+    folder = writable_folder(out / environment.machine("cuda"))
     before = set(_files(folder))
     with (folder / "gpu.log").open("w", encoding="utf-8") as log:
         for name, value in environment.fingerprint("cuda").items():
             _say(log, f"{name:>15}  {value}\n")
-        failed = run_stages(stages(arguments.minutes, arguments.out.resolve(), arguments.batch, arguments.rows), log)
+        rows = arguments.rows.split(",") if arguments.rows else part.rows
+        failed = run_stages(part.stages(arguments.minutes, out, arguments.batch or part.batch, rows), log)
         for sentence in failed:
             _say(log, f"FAILED {sentence}\n")
         made = {*_files(folder)} - before | {folder / "gpu.log"}

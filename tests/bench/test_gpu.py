@@ -42,15 +42,46 @@ def test_the_plan_keeps_to_its_minutes(minutes: float, tmp_path: Path) -> None:
     assert update[update.index("--step-from") + 1] == str(newest)
 
 
-def test_the_commands_are_accepted(tmp_path: Path) -> None:
-    """Each option is one that the program it is given to knows."""
+@pytest.mark.parametrize("name", gpu.PARTS)
+def test_the_commands_are_accepted(name: str, tmp_path: Path) -> None:
+    """Each option is one that the program it is given to knows, in every part, within the part's minutes."""
     from bench.__main__ import _parser
 
     store.save(everything(), tmp_path)
-    for planned in stages(9, tmp_path, 16)[1:]:
-        command = planned.command(planned.seconds)
-        assert list(command[2:4]) == ["-m", "bench"]
-        _parser().parse_args(list(command[4:]))
+    part = gpu.PARTS[name]
+    plan = part.stages(9, tmp_path, part.batch, part.rows)
+    assert sum(s.seconds for s in plan) == pytest.approx(540)
+    for planned in plan:
+        command = list(planned.command(planned.seconds))
+        if command[3] == "bench":
+            asked = _parser().parse_args(command[4:])
+            assert asked.out == tmp_path
+            if command[4] != "update":
+                assert (asked.batch, asked.rows.split(",")) == (part.batch, list(part.rows))
+                assert asked.model == ("cifar10-size" if name == "large" else None)
+
+
+def test_every_row_that_runs_on_a_device_is_in_a_part() -> None:
+    rows = {row for part in gpu.PARTS.values() for row in part.rows} | {"reference"}
+    here = {name for name, contender in CONTENDERS.items() if not contender.unavailable("cuda")}
+    assert rows == here - {"textbook-strided"}  # the textbook's other loop: told of, not looked at again
+
+
+def test_a_part_has_its_own_folder_and_no_unknown_part_is_taken(monkeypatch, tmp_path, capsys) -> None:
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(environment, "machine", lambda device: "made-up-gpu")
+    monkeypatch.setattr(environment, "fingerprint", lambda device: {"gpu": "made up"})
+    monkeypatch.setattr(gpu, "run_stages", lambda plan, log: seen.append([s.command(9) for s in plan]) or [])
+    assert main(["gpu", "--part", "large", "--rows", "textbook", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "large" / "made-up-gpu" / "gpu.log").is_file()
+    for command in seen[0]:
+        assert command[command.index("--out") + 1] == str(tmp_path / "large")
+        assert command[command.index("--rows") + 1] == "textbook"
+        assert command[command.index("--batch") + 1] == "512"
+    with pytest.raises(SystemExit):
+        main(["gpu", "--part", "nonsense"])
+    assert "invalid choice" in capsys.readouterr().err
 
 
 def test_at_most_eight_files(tmp_path: Path) -> None:
@@ -58,8 +89,9 @@ def test_at_most_eight_files(tmp_path: Path) -> None:
     path = store.save(everything(), tmp_path)
     beside = [tmp_path / name for name in ("update.json", "update.png", "gpu.log")]
     table = [path, *report.write(everything(), path.parent)]
-    for more in ([], [tmp_path / f"{name}.png" for name in ("memory", "profile", "another")]):
-        made = {*table, *beside, *more}
+    memory = [tmp_path / "memory" / f"memory.{ending}" for ending in ("json", "csv", "md", "png")]
+    pictures = [tmp_path / f"{name}.png" for name in ("memory", "profile", "another")]
+    for made in ({*table, *beside}, {*table, *beside, *pictures}, {*table, *memory, *pictures[:2], beside[2]}):
         left_out = gpu.superfluous(made)
         assert len(made) - len(left_out) <= gpu.MOST_FILES
         assert len(left_out) == max(0, len(made) - gpu.MOST_FILES)
@@ -68,7 +100,9 @@ def test_at_most_eight_files(tmp_path: Path) -> None:
 
 
 def test_the_rows_of_the_table_exist_and_run_on_a_device() -> None:
-    assert all(CONTENDERS[name].unavailable("cuda") == "" for name in gpu.ROWS)
+    for part in gpu.PARTS.values():
+        assert all(CONTENDERS[name].unavailable("cuda") == "" for name in part.rows)
+        assert "textbook" in part.rows  # over which the aims are stated
     assert fused_row("cuda") in gpu.ROWS
 
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from scipy import linalg, spatial
 from torch import Tensor
 
 from bench.quality import distances
 from bench.quality.judging import compare
 from sampler.errors import UsageError
+
+linalg, spatial = pytest.importorskip("scipy.linalg"), pytest.importorskip("scipy.spatial")
 
 
 def features(count: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:

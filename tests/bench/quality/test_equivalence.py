@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from scipy import stats
 
 from bench.quality import equivalence
 from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE, Budget, Loss, Set, kernel_distance, losses
 from sampler.errors import UsageError
+
+stats = pytest.importorskip("scipy.stats")
 
 BUDGET = Budget(0.1, 0.1, 0.1, "for a test", "nowhere")
 
