@@ -71,6 +71,7 @@ $(VENV)/made:
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/made
 	@echo "installing the pinned packages into $(VENV), once; PyTorch is large, this takes minutes"
 	@$(INSTALL) -e '.[test,peers]'
+	@$(INSTALL) --no-deps azula denoising-diffusion-pytorch
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.crew import Worker
+from bench.fitting import unfit
 from bench.options import OPTIONS
 from bench.workload import Workload, workload
 from sampler.errors import UsageError, unknown
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.row not in CONTENDERS:
         raise unknown("row", arguments.row, CONTENDERS)
     asked = workload("quick", **{name: getattr(arguments, name) for name in ASKED})
-    if why := CONTENDERS[arguments.row].unavailable(asked.device):
+    if why := CONTENDERS[arguments.row].unavailable(asked.device) or unfit(CONTENDERS[arguments.row], asked):
         raise UsageError(f"row {arguments.row!r} cannot run here: {why}")
     theirs, mine = (start(asked, name) for name in (REFERENCE, arguments.row))
     count = batches(mine, theirs)

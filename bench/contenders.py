@@ -43,7 +43,7 @@ COMPILED = (runtime.compiled, runtime.compiled_frozen, graphs.graphed_compiled)
 def full_path(model: Model, steps: int) -> Trajectory:
     """The reference's: ancestral, posterior variance, x0 clipped to ±1."""
     return trajectories.ancestral(
-        model.schedule, trajectories.spaced(model.schedule, steps), prediction=model.prediction
+        model.schedule, trajectories.spaced(model.schedule, steps), prediction=model.prediction, clip=model.clip
     )
 
 
@@ -52,7 +52,7 @@ def strided_path(share: float) -> Path_:
 
     def path(model: Model, steps: int) -> Trajectory:
         fewer = trajectories.spaced(model.schedule, max(1, round(steps * share)))
-        return trajectories.strided(model.schedule, fewer, prediction=model.prediction)
+        return trajectories.strided(model.schedule, fewer, prediction=model.prediction, clip=model.clip)
 
     return path
 
@@ -62,7 +62,7 @@ def ddim_path(share: float) -> Path_:
 
     def path(model: Model, steps: int) -> Trajectory:
         fewer = trajectories.spaced(model.schedule, max(1, round(steps * share)))
-        return trajectories.ddim(model.schedule, fewer, prediction=model.prediction)
+        return trajectories.ddim(model.schedule, fewer, prediction=model.prediction, clip=model.clip)
 
     return path
 
@@ -125,19 +125,21 @@ def cpu_has_bf16() -> bool:
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
-TIMESTEPS = 1000  # of the shipped models' schedules, all of which the textbook's loop takes
+def every_timestep(asked: int, timesteps: int) -> int:
+    """The textbook's loop takes every timestep of the model's schedule, whatever is asked."""
+    return timesteps
 
 
-def share_of_steps(share: float) -> Callable[[int], int]:
-    return lambda asked: max(1, round(asked * share))
+def share_of_steps(share: float) -> evidence.Steps:
+    return lambda asked, timesteps: max(1, round(asked * share))
 
 
-def textbook_stride(asked: int) -> int:
+def textbook_stride(asked: int, timesteps: int) -> int:
     """The textbook's strided loop takes as many steps as whole strides fit: 334 when 300 are asked for."""
-    return len(range(0, TIMESTEPS, TIMESTEPS // share_of_steps(1 / 4)(asked)))
+    return len(range(0, timesteps, timesteps // share_of_steps(1 / 4)(asked, timesteps)))
 
 
-def shown_by(*proofs: evidence.Proof, steps: Callable[[int], int] = every_step) -> tuple[evidence.Proof, ...]:
+def shown_by(*proofs: evidence.Proof, steps: evidence.Steps = every_step) -> tuple[evidence.Proof, ...]:
     """The proofs that a row needs, beside those that every row does."""
     return (takes(steps), *proofs, *ALWAYS)
 
@@ -170,7 +172,7 @@ _V = VARIANTS
 _ALL = [
     Contender("textbook", "the textbook's loop: unclipped, σ=√β, two calls, host-side look-ups",
               _V["reference"], lossless=False, textbook="ddpm",
-              engaged=shown_by(TWO_CALLS, FLOAT32, steps=lambda asked: TIMESTEPS)),
+              engaged=shown_by(TWO_CALLS, FLOAT32, steps=every_timestep)),
     Contender("reference", "eager, float32, sequential guidance, clipped x0", _V["reference"]),
     Contender("batched-cfg", "one call of 2B samples for guidance instead of two of B", _V["batched-cfg"],
               engaged=shown_by(ONE_CALL, FLOAT32)),

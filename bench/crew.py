@@ -25,8 +25,7 @@ class Worker:
         self.number = number
         self.dead = False
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, json.dumps(task)],
-            cwd=environment.ROOT, env={**os.environ, "PYTHONPATH": str(environment.ROOT)},
+            [sys.executable, "-P", "-m", module, json.dumps(task)], env=environment.for_fresh_processes(),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
         )  # fmt: skip

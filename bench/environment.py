@@ -25,6 +25,15 @@ def commit() -> tuple[str, bool]:
     return head or "unknown", bool(changed)
 
 
+def for_fresh_processes() -> dict[str, str]:
+    """Environment variables for a process (python -P) that finds this checkout first, then what the caller would.
+
+    It stands where its caller does, so that the names of own models mean the same.
+    """
+    paths = [str(ROOT), os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
 def cpu_model() -> str:
     match = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
     return match.group(1).strip() if match else platform.processor() or platform.machine()

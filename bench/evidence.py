@@ -20,7 +20,8 @@ class Seen:
     """Facts about some calls of one row; what was not looked for is None.
 
     batch: images at once. counts: of a `Tally`: steps, guided steps, network calls by batch, replays, compilations.
-    asked_steps: the workload's; path_steps: timesteps on the row's own path; loop_steps: steps its loop really took.
+    asked_steps: the workload's; timesteps: of the model's schedule; path_steps: on the row's own path; loop_steps:
+    steps its loop really took.
     products: convolutions and matrix products that ran, as (kind, number format, batch, how often).
     convolutions: of the network, a call; pointwise: those of them that are 1×1. kernels: device kernels by name.
     nhwc: convolution outputs that were channels-last, and all. In the loop: copies, between host and device; launches,
@@ -31,6 +32,7 @@ class Seen:
     batch: int
     counts: dict[str, int]
     asked_steps: int | None = None
+    timesteps: int = 1000
     path_steps: int | None = None
     loop_steps: int | None = None
     products: list[list[Any]] | None = None
@@ -67,6 +69,7 @@ class Finding(NamedTuple):
 
 
 Proof = Callable[[Seen], Finding | None]
+Steps = Callable[[int, int], int]  # (steps asked for, timesteps of the model's schedule) -> steps of a run
 Pattern = Callable[[Seen], dict[int, int]]  # network calls by batch that the steps should take
 
 
@@ -167,7 +170,7 @@ def launches_graphs_alone(seen: Seen) -> Finding | None:
 
 
 def computes_in(*formats: str) -> Proof:
-    """Every convolution ran in one of the number formats; matrix products are told of."""
+    """Every convolution ran in one of the number formats (matrix products are told of; without convolutions, they)."""
 
     def proof(seen: Seen) -> Finding | None:
         if seen.products is None:
@@ -175,13 +178,13 @@ def computes_in(*formats: str) -> Proof:
         ran: dict[str, Counter[str]] = {"convolution": Counter(), "matrix product": Counter()}
         for kind, number_format, _, count in seen.products:
             ran[kind][number_format] += count
-        total, right = (sum(n for f, n in ran["convolution"].items() if f in wanted)
-                        for wanted in (set(ran["convolution"]), formats))  # fmt: skip
-        other = {f for f in ran["convolution"] if f not in formats}
+        kind = "convolution" if ran["convolution"] else "matrix product"  # of a network of linear layers alone
+        total, right = (sum(n for f, n in ran[kind].items() if f in wanted) for wanted in (set(ran[kind]), formats))
+        other = {f for f in ran[kind] if f not in formats}
         products = ran["matrix product"]
         named = "/".join(formats)
-        text = f"{named} in {right:,} of {total:,} convolutions"
-        if products:
+        text = f"{named} in {right:,} of {total:,} {kind}s"
+        if products and kind == "convolution":
             text += f" and {sum(products[f] for f in formats):,} of {sum(products.values()):,} matrix products"
         text += f" (the others in {', '.join(sorted(other))})" if other else ""
         return Finding(right == total > 0, text)
@@ -208,13 +211,13 @@ def in_tensorfloat32(seen: Seen) -> Finding | None:
     return Finding(found.ok and fast >= calls > 0, text)
 
 
-def takes(steps: Callable[[int], int]) -> Proof:
-    """A whole run takes exactly the steps that it should: `steps` of those the workload asks for."""
+def takes(steps: Steps) -> Proof:
+    """A whole run takes exactly the steps that it should: steps(asked for, timesteps of the model's schedule)."""
 
     def proof(seen: Seen) -> Finding | None:
         if seen.asked_steps is None:
             return None
-        wanted = steps(seen.asked_steps)
+        wanted = steps(seen.asked_steps, seen.timesteps)
         text = f"{seen.loop_steps:,} step{'s' * (seen.loop_steps != 1)} a run"
         if wanted == seen.path_steps == seen.loop_steps:
             return Finding(True, text)
@@ -269,7 +272,7 @@ def keeps_nothing(seen: Seen) -> Finding | None:
     return Finding(False, f"{text}; the coefficient table takes {seen.table_bytes:,} B of that")
 
 
-def every_step(asked: int) -> int:
+def every_step(asked: int, timesteps: int) -> int:
     return asked
 
 

@@ -157,12 +157,12 @@ class Inspection:
         counts = dict(self.tally.counts.get(self.contender.name, {}))
         if counts.get("replays"):
             profile.products = self.captured.products(counts["steps"], captured_steps(self.arm))
-        convolutions = [m for m in self.stage.model.network.modules() if isinstance(m, nn.Conv2d)]
+        convolutions, pointwise = self._convolutions()
         seen = evidence.Seen(
             batch=self.stage.batch, counts=counts,
-            asked_steps=self.workload.steps, path_steps=self.arm.steps, loop_steps=loop_steps(self.arm, self.stage),
-            products=profile.products, convolutions=len(convolutions),
-            pointwise=sum(m.kernel_size == (1, 1) for m in convolutions),
+            asked_steps=self.workload.steps, timesteps=self.workload.timesteps, path_steps=self.arm.steps,
+            loop_steps=loop_steps(self.arm, self.stage),
+            products=profile.products, convolutions=convolutions, pointwise=pointwise,
             kernels={**profile.kernels, **natives}, nhwc=(sum(self.layouts), len(self.layouts)), copies=profile.copies,
             launches=profile.launches, graph_launches=profile.graph_launches,
             kept_bytes=getattr(self, "kept_bytes", None), table_bytes=memory.table_bytes(self.arm), cuda=cuda,
@@ -172,6 +172,19 @@ class Inspection:
                   findings=[list(f) for f in findings])  # fmt: skip
         self.emit(event="profile", row=self.contender.name, steps=loop.steps,
                   guided=sum(self.arm.guided[i] for i in positions), **profile.json())  # fmt: skip
+
+    def _convolutions(self) -> tuple[int, int]:
+        """How many of them a call of the network takes, and how many of those are 1×1."""
+        model, condition = self.stage.model, self.stage.condition
+        layers = [m for m in model.network.modules() if isinstance(m, nn.Conv2d)]
+        pointwise = sum(m.kernel_size == (1, 1) for m in layers)
+        if self.workload.own is None:
+            return len(layers), pointwise
+        # somebody else's network may leave some of its layers out, use one twice, or have no layer for one
+        t = torch.zeros(self.stage.batch, dtype=torch.long, device=model.device)
+        with torch.inference_mode(), profiled(cuda=False) as profile:
+            model.network(self.stage.x, t, None if condition is None else condition.value)
+        return sum(count for kind, *_, count in profile.products if kind == "convolution"), pointwise
 
     def _triton_work(self) -> AbstractContextManager[TritonWork]:
         """Only where our Triton kernels run: importing Triton takes a second."""

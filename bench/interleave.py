@@ -111,8 +111,9 @@ class Arm:
         """Where the row's variant leads on a short ancestral path; for comparing on the same noise."""
         path = ancestral(
             self.model.schedule,
-            spaced(self.model.schedule, PROBE_STEPS),
+            spaced(self.model.schedule, min(PROBE_STEPS, self.model.schedule.steps)),
             prediction=self.model.prediction,
+            clip=self.model.clip,
         )
         return run(self.sampler, x, path, noise)
 
@@ -131,7 +132,7 @@ class Stage:
     def __post_init__(self):
         labels = torch.arange(self.batch) % self.model.classes if self.model.classes else None
         self.condition = self.model.condition(labels)
-        self.guidance = self.workload.guidance if self.condition is not None else 1.0
+        self.guidance = self.workload.guidance if self.model.guidable else 1.0
         self.x = PhiloxNoise(self.workload.seed, range(self.batch)).draw(
             self.model.schedule.steps,
             torch.empty(self.batch, *self.model.shape, device=self.model.device),
@@ -172,7 +173,7 @@ class Stage:
         """
         start = time.perf_counter()
         low, high = arm.contender.variant.guided_between
-        middle = next((i for i, t in enumerate(arm.timesteps) if low <= t / 1000 < high), 0)
+        middle = next((i for i, t in enumerate(arm.timesteps) if low <= t / self.model.schedule.steps < high), 0)
         of_a_kind = max(2, getattr(arm.sampler.guided, "steps", 1)) + 1
         arm.advance(self.x, sorted(of_a_kind * sorted({0, middle})), arm.noise(0, self.batch))
         if self.model.device.type == "cuda":

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.workload import PRESETS, Workload, workload
+from sampler.own_models import HOW
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"help": "device to measure on: cpu, cuda, cuda:1 (default: cpu)"},
@@ -14,9 +15,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
                        "gpu: what fits beside the tests of `make gpu`; "
                        "full: every whole run, pictures judged (about 30 min) (default: quick)"},
     "batch": {"type": int, "help": "images at once (default: 4)"},
-    "steps": {"type": int, "help": "steps of the reference, 1…1000 (default: 1000)"},
-    "model": {"help": "a shipped model, see `python -m sampler models` (default: fashion-mnist)"},
-    "guidance": {"type": float, "help": "classifier-free guidance scale (default: 3)"},
+    "steps": {"type": int, "help": "steps of the reference (default: each of the model's timesteps, mostly 1000)"},
+    "model": {"help": f"a shipped model, see `python -m sampler models`, or your own: {HOW} (default: fashion-mnist)"},
+    "guidance": {"type": float, "help": "classifier-free guidance scale (default: 3; 1, none, without labels)"},
     "budget": {"type": float, "metavar": "SECONDS",
                "help": "seconds for everything that is timed: pairs, other batch sizes, whole runs (default: 200)"},
 }  # fmt: skip

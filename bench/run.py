@@ -12,6 +12,7 @@ import torch
 from bench import environment
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.crew import Worker, in_lanes
+from bench.fitting import unfit
 from bench.inspection import ALONE, LOOKS
 from bench.measurement import Measurement
 from bench.nurseries import inspected
@@ -60,7 +61,9 @@ def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str
     found = {**environment.fingerprint(workload.device), "threads": workload.threads}
     job = Measurement(workload, found, names, _now(), command)
     for name in names:
-        if name in CONTENDERS and (why := CONTENDERS[name].unavailable(workload.device)):
+        if name not in CONTENDERS:
+            continue
+        if why := CONTENDERS[name].unavailable(workload.device) or unfit(CONTENDERS[name], workload):
             job.events.append({"event": "unavailable", "row": name, "message": why})
     start = time.monotonic()
     try:

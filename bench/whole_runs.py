@@ -89,7 +89,7 @@ def measure(
     for name in chosen:
         if name in faulty:
             continue
-        pictures = states[name]
+        pictures = stage.model.pictures(states[name])
         if not bool(torch.isfinite(pictures).all()):
             emit(event="error", row=name, message="its pictures hold NaN or infinity")
             continue

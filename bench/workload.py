@@ -3,8 +3,11 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bench import own_model
 from sampler.errors import UsageError, unknown
+from sampler.model_check import Facts
 from sampler.models import RECIPES, checked_device
+from sampler.own_models import HOW, is_own
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,23 @@ class Workload:
     budget_s: float = 200.0  # for everything that is timed: pairs, other batch sizes, whole runs
     batch_axis: tuple[int, ...] = (1, 4, 16)
     quality_s: float = 40.0  # seconds in which pictures may be drawn to be judged; those drawn before cost nothing
+    own: Facts | None = None  # what was found of a model that is not a shipped one
 
     def __post_init__(self):
-        if self.model not in RECIPES:
-            raise unknown("model", self.model, RECIPES)
+        if self.own is None and self.model not in RECIPES:
+            raise UsageError(f"{unknown('model', self.model, RECIPES)}; or your own: {HOW}")
         for name, low in (("threads", 1), ("batch", 1), ("processes", 1), ("rounds", 1), ("max_turns", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"{name} = {getattr(self, name)}; it must be at least {low}")
-        if not 1 <= self.steps <= 1000:
-            raise UsageError(f"steps = {self.steps} is outside 1…1000, the model's timesteps")
+        if not 1 <= self.steps <= self.timesteps:
+            raise UsageError(f"steps = {self.steps} is outside 1…{self.timesteps}, the model's timesteps")
         if not self.budget_s > 0:
             raise UsageError(f"budget = {self.budget_s:g} s; it must be positive")
+
+    @property
+    def timesteps(self) -> int:
+        """Of the model's schedule."""
+        return 1000 if self.own is None else self.own.timesteps
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,12 +77,29 @@ def workload(preset: str = "quick", **given: Any) -> Workload:
     if preset not in _PRESETS:
         raise unknown("preset", preset, PRESETS)
     chosen = {name: value for name, value in given.items() if value is not None}
-    made = replace(Workload(), preset=preset, **{**_PRESETS[preset], **chosen})
-    checked_device(made.device)  # here alone: a result stored on a GPU machine can be read on any
-    return made
+    # here alone: a result of another machine can be read where its device, or its model, is not
+    checked_device(chosen.get("device", Workload.device))
+    model, usual = chosen.get("model", Workload.model), _PRESETS[preset]
+    own = own_model.facts(model, chosen.get("device", Workload.device)) if is_own(model) else None
+    return replace(Workload(), preset=preset, **{**usual, **_fitting(own, usual, chosen), **chosen})
+
+
+def _fitting(own: Facts | None, preset: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """What an own model is measured with where nothing else is said."""
+    if own is None:
+        return {}
+    if not own.guidable and chosen.get("guidance", 1) != 1:
+        lacks = "takes no labels" if not own.classes else "has no label for 'no label'"
+        raise UsageError(f"guidance = {chosen['guidance']:g}, but model {own.name!r} {lacks}; it is 1 there")
+    return {
+        "own": own,
+        "steps": min(own.timesteps, preset.get("steps", own.timesteps)),
+        "guidance": Workload.guidance if own.guidable else 1.0,
+    }
 
 
 def from_json(stored: dict[str, Any]) -> Workload:
     """The workload of a stored result, of this version or an older one."""
     given = {name: value for name, value in stored.items() if name not in _RETIRED}
-    return Workload(**{**given, "batch_axis": tuple(stored["batch_axis"])})
+    own = Facts.from_json(given["own"]) if given.get("own") else None
+    return Workload(**{**given, "batch_axis": tuple(stored["batch_axis"]), "own": own})

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from sampler import card, data, figures, schedule, signal, trajectory
+from sampler import card, check_command, data, figures, own_models, schedule, signal, trajectory
 from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
 from sampler.files import replacing, writable_folder, writable_picture
 from sampler.generate import sample
-from sampler.models import RECIPES, WEIGHTS, checked_device, load_model
+from sampler.models import RECIPES, WEIGHTS, Model, checked_device, load_model
 from sampler.training import TrainingOptions, train
 from sampler.unet import UNet
 from sampler.variants import REFERENCE, VARIANTS, Variant, variant
@@ -111,32 +111,61 @@ def run_grid(arguments: argparse.Namespace) -> None:
     """Draw a grid of samples, a row for each label."""
     _at_least(1, per_label=arguments.per_label, steps=arguments.steps, threads=arguments.threads,
               batch=arguments.batch, enlarge=arguments.enlarge)  # fmt: skip
-    if not math.isfinite(arguments.guidance):
+    if arguments.guidance is not None and not math.isfinite(arguments.guidance):
         raise UsageError(f"--guidance {arguments.guidance} is not a finite number")
-    if arguments.sampler not in SAMPLERS:
+    if arguments.sampler not in SAMPLERS:  # before anything is loaded
         raise unknown("sampler", arguments.sampler, SAMPLERS)
     way = variant(arguments.variant)
     device = checked_device(arguments.device)
     if way.needs and way.needs != device.type:
         raise UsageError(f"variant {way.name!r} needs the device {way.needs}, but --device is {device}")
-    if arguments.model not in RECIPES:
-        raise unknown("model", arguments.model, RECIPES)
-    names = data.CLASSES if arguments.model.startswith("fashion-mnist") else ()
-    rows = parse_labels(arguments.labels, RECIPES[arguments.model].config.classes, names)
     path = writable_picture(arguments.out)
     torch.set_num_threads(arguments.threads)
     model = load_model(arguments.model, device, arguments.weights)
-    timesteps = trajectory.spaced(model.schedule, arguments.steps)
+    guidance = fitting_guidance(model, arguments.guidance)
+    names = class_names(arguments.model)
+    rows = labels_of(model, arguments.labels, names)
+    labels = torch.tensor(rows).repeat_interleave(arguments.per_label) if rows else None
     if not model.trained:
         _report(f"note: the weights of {model.name!r} are random, and so will the pictures be")
     samples = _draw(
-        way, model, SAMPLERS[arguments.sampler](model.schedule, timesteps),
-        labels=torch.tensor(rows).repeat_interleave(arguments.per_label), guidance=arguments.guidance,
-        variant=way, seed=arguments.seed, batch_size=arguments.batch,
+        way, model, path_of(model, arguments.sampler, arguments.steps), labels=labels,
+        count=None if rows else arguments.per_label, guidance=guidance, variant=way, seed=arguments.seed,
+        batch_size=arguments.batch,
     )  # fmt: skip
     titles = [names[label] if names else str(label) for label in rows]
-    figures.save_grid(samples.images, path, arguments.per_label, titles, arguments.enlarge)
+    figures.save_grid(model.pictures(samples.images), path, arguments.per_label, titles, arguments.enlarge)
     print(path)
+
+
+def path_of(model: Model, sampler: str, steps: int | None) -> trajectory.Trajectory:
+    """The trajectory of a sampler by its name; steps: how many, None for each of the model's timesteps."""
+    if sampler not in SAMPLERS:
+        raise unknown("sampler", sampler, SAMPLERS)
+    timesteps = trajectory.spaced(model.schedule, steps or model.schedule.steps)
+    return SAMPLERS[sampler](model.schedule, timesteps, prediction=model.prediction, clip=model.clip)
+
+
+def class_names(model: str) -> tuple[str, ...]:
+    """The names of a shipped model's labels, where they have any."""
+    return data.CLASSES if model in RECIPES and model.startswith("fashion-mnist") else ()
+
+
+def labels_of(model: Model, text: str | None, names: tuple[str, ...]) -> list[int]:
+    """The labels asked for, all where nothing is said, none where the model takes none."""
+    if text is None:
+        return list(range(min(model.classes, 10)))
+    return parse_labels(text, model.classes, names)
+
+
+def fitting_guidance(model: Model, asked: float | None) -> float:
+    """The scale asked for, or the default: 3, and 1 (none) where the model cannot be guided."""
+    if asked is None:
+        return 3.0 if model.guidable else 1.0
+    if asked != 1 and not model.guidable:
+        lacks = "takes no labels" if not model.classes else "has no label for 'no label'"
+        raise UsageError(f"--guidance {asked:g} needs labels to guide by, but model {model.name!r} {lacks}; say 1")
+    return asked
 
 
 def run_signal(arguments: argparse.Namespace) -> None:
@@ -212,9 +241,9 @@ def _draw(way: Variant, *args, **kwargs):
         raise UsageError(f"variant {way.name!r} could not be compiled here: {reason}") from None
 
 
-def _at_least(least: int, **values: int) -> None:
+def _at_least(least: int, **values: int | None) -> None:
     for name, value in values.items():
-        if value < least:
+        if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value} is below {least}")
 
 
@@ -274,14 +303,14 @@ def _parser() -> argparse.ArgumentParser:
         "  python -m sampler grid --labels bag,sneaker --sampler ddim --steps 50 --out two-rows.png",
     ).add_argument  # fmt: skip
     add("--out", type=Path, required=True, metavar="PNG", help="the picture to write")
-    add("--labels", default="0-9", metavar="L", help=f"'0-9', '0,3,5' or names: bag,sneaker ({given})")
+    add("--labels", metavar="L", help="'0-9', '0,3,5' or names: bag,sneaker (default: the first ten)")
     add("--per-label", type=int, default=8, metavar="N", help=f"samples a row ({given})")
     add("--seed", type=int, default=0, help=f"same seed, same pictures ({given})")
-    add("--guidance", type=float, default=3.0, metavar="S", help=f"scale of guidance; 1 is none ({given})")
-    add("--steps", type=int, default=1000, metavar="N", help=f"sampler steps ({given})")
+    add("--guidance", type=float, metavar="S", help="scale of guidance; 1 is none (default: 3 where there are labels)")
+    add("--steps", type=int, metavar="N", help="sampler steps (default: each of the model's timesteps)")
     add("--sampler", default="ancestral", help=f"{', '.join(SAMPLERS)} ({given})")
     add("--variant", default="batched-cfg", help=f"one that `variants` lists ({given})")
-    add("--model", default="fashion-mnist", help=f"one that `models` lists ({given})")
+    add("--model", default="fashion-mnist", help=f"one that `models` lists, or your own: {own_models.HOW} ({given})")
     add("--weights", type=Path, metavar="FILE", help="your own weights for the model, from `train`")
     add("--device", default="cpu", help=f"cpu or cuda ({given})")
     add("--batch", type=int, default=64, help=f"samples at once ({given})")
@@ -293,6 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=7, help=f"another seed, other signals ({given})")
 
     command("models", run_models, "python -m sampler models")
+    check_command.add_to(command)
     command("variants", run_variants, "python -m sampler variants")
     return parser
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sampler import model_check
 from sampler.errors import UsageError
 from sampler.guidance import Condition
 from sampler.models import Model
@@ -68,6 +69,10 @@ def sample(
         raise UsageError(f"batch_size = {batch_size}; at least 1 is needed")
     if not math.isfinite(guidance):
         raise UsageError(f"guidance = {guidance} is not a finite number")
+    if guidance != 1 and model.classes and model.null_label is None and labels is not None:
+        raise UsageError(
+            f"guidance = {guidance:g}, but model {model.name!r} has no label for 'no label'; without one it is 1"
+        )
     if trajectory.train_steps != model.schedule.steps:
         raise UsageError(
             f"the trajectory was made for a schedule of {trajectory.train_steps} timesteps, "
@@ -111,23 +116,7 @@ def check_model(model: Model, condition: Condition | None) -> None:
     b = 1 if condition is None else min(1, len(condition.value))
     value = None if condition is None else condition.value[:b].to(model.device)
     x = torch.zeros(b, *model.shape, device=model.device)
-    t = torch.full((b,), model.schedule.steps - 1, device=model.device)
-    try:
-        with torch.inference_mode():
-            out = model.network(x, t, value)
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(
-            f"model {model.name!r} cannot take x {list(x.shape)}, t {list(t.shape)} and "
-            f"{'no condition' if value is None else f'a condition {list(value.shape)} {value.dtype}'}: {reason}"
-        ) from error
-    if not isinstance(out, Tensor):
-        raise UsageError(f"model {model.name!r} returned {type(out).__name__}; a denoiser returns a tensor")
-    if out.shape != x.shape or not out.is_floating_point():
-        raise UsageError(
-            f"model {model.name!r} returned {list(out.shape)} {out.dtype} for x {list(x.shape)}; "
-            "a denoiser returns floating point numbers in x's shape"
-        )
+    model_check.call(model, x, torch.full((b,), model.schedule.steps - 1, device=model.device), value)
 
 
 def to_unit(images: Tensor) -> Tensor:

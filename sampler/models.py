@@ -25,7 +25,9 @@ class Model:
 
     network(x [B, C, H, W], t [B], condition [B, ...] or None) returns the prediction.
     shape: (C, H, W); prediction: 'epsilon', 'x0' or 'v'; classes: number of labels, 0 for none;
-    null_label: the label for 'no label'; trained: False where the weights are random.
+    null_label: the label for 'no label', or None where there is none, and so no guidance; trained: False where the
+    weights are random; clip: bound of the x0 estimate, None for none. decode: for latents, what makes pictures
+    [B, C', H', W'] in [-1, 1] of them, outside the loop.
     """
 
     name: str
@@ -34,14 +36,21 @@ class Model:
     schedule: NoiseSchedule
     prediction: str = "epsilon"
     classes: int = 0
-    null_label: int = 0
+    null_label: int | None = 0
     trained: bool = False
     about: str = ""
+    clip: float | None = 1.0
+    decode: Callable[[Tensor], Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
         tensors = chain(self.network.parameters(), self.network.buffers())
         return next(tensors, torch.empty(0)).device  # a denoiser in closed form may have neither
+
+    @property
+    def guidable(self) -> bool:
+        """Whether there are labels to guide by, and one for 'no label'."""
+        return self.classes > 0 and self.null_label is not None
 
     @property
     def parameters(self) -> int:
@@ -58,7 +67,16 @@ class Model:
         bad = labels[(labels < 0) | (labels >= self.classes)]
         if len(bad):
             raise UsageError(f"label {int(bad[0])} is outside 0…{self.classes - 1}, the classes of {self.name!r}")
-        return Condition.labels(labels.long().to(self.device), self.null_label)
+        labels = labels.long().to(self.device)
+        # without a null label there is no guidance, and nothing reads the null condition
+        return Condition(labels, labels) if self.null_label is None else Condition.labels(labels, self.null_label)
+
+    def pictures(self, states: Tensor) -> Tensor:
+        """What the sampler's last states [B, C, H, W] show: themselves, or what the decoder makes of these latents."""
+        if self.decode is None:
+            return states
+        with torch.inference_mode():
+            return self.decode(states.to(self.device))
 
 
 @dataclass(frozen=True)
@@ -93,11 +111,18 @@ RECIPES = {
 
 
 def load_model(name: str = "fashion-mnist", device: torch.device | str = "cpu", weights: Path | None = None) -> Model:
-    """A shipped model on a device, in evaluation mode; weights: a file to use in place of the shipped one."""
-    if name not in RECIPES:
-        raise unknown("model", name, RECIPES)
-    recipe = RECIPES[name]
+    """A model on a device, in evaluation mode: a shipped one, or your own (see `sampler.own_models`).
+
+    weights: a file to use in place of a shipped model's own.
+    """
     device = checked_device(device)
+    if name not in RECIPES:
+        from sampler import own_models
+
+        if weights is not None and own_models.is_own(name):
+            raise UsageError(f"weights were given for {name!r}, but a model of your own loads its own")
+        return own_models.load(name, device)
+    recipe = RECIPES[name]
     if weights is None and recipe.weights is not None:
         weights = WEIGHTS / recipe.weights
     with torch.random.fork_rng(devices=[]):

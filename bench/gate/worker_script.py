@@ -293,8 +293,8 @@ class HouseRows:
 class FactoryRows:
     """The rows of any other tree: what `package.module:factory` makes, called as it is and, if asked for, compiled.
 
-    The factory returns a callable; with `shape` it is called as model(x) or model(x, t), x [batch, *shape]
-    normal and t [batch] in 0…999; or it returns (callable, inputs), and floating inputs are drawn anew each time.
+    The factory returns a `sampler.Model`; or a callable, which with `shape` is called as model(x) or model(x, t),
+    x [batch, *shape] normal and t [batch] in 0…999; or (callable, inputs); floating inputs are drawn anew each time.
     """
 
     def __init__(self, task, tree):
@@ -306,6 +306,8 @@ class FactoryRows:
         torch.manual_seed(0)  # a model with random weights gets the same on both sides
         made = getattr(_own(module, tree), factory)()
         self.model, inputs = made if isinstance(made, tuple) else (made, None)
+        if hasattr(made, "network") and hasattr(made, "schedule"):  # a `sampler.Model`, as its other commands take
+            self.model, inputs = made.network, _inputs_of(made, task["batch"])
         if not callable(self.model):
             raise TypeError(f"{task['model']} returned {type(self.model).__name__}; it must return something callable")
         if isinstance(self.model, torch.nn.Module):
@@ -317,7 +319,7 @@ class FactoryRows:
             t = torch.zeros(task["batch"], dtype=torch.long)
             inputs = (x, t) if _takes_two(self.model) else (x,)
         self.inputs = [v.to(self.device) if isinstance(v, torch.Tensor) else v for v in inputs]
-        self.draws_t = len(inputs) == 2 and not isinstance(made, tuple)
+        self.draws_t = len(inputs) == 2 and made is self.model
         self.built, self.answers = {}, {}
 
     def names(self):
@@ -354,6 +356,15 @@ class FactoryRows:
                 return [call(*lots[i % len(lots)]) for i in range(calls)]
 
         return timed, [value for lot in lots for value in lot if isinstance(value, torch.Tensor)]
+
+
+def _inputs_of(record, batch):
+    """x, t and labels for the network of a model's record, the timesteps spread over its schedule."""
+    import torch
+
+    t = torch.linspace(0, record.schedule.steps - 1, batch).long()
+    labels = torch.arange(batch) % record.classes if record.classes else None
+    return torch.empty(batch, *record.shape), t, labels
 
 
 def spread(steps, calls, seed):

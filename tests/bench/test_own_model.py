@@ -1,0 +1,135 @@
+"""An own model in the harness: looked at in another process, fitted into the workload, its table told from others."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import own_model
+from bench.contenders import CONTENDERS
+from bench.fitting import unfit
+from bench.gate.worker_script import FactoryRows
+from bench.workload import Workload, from_json, workload
+from sampler.errors import UsageError
+from sampler.model_check import Facts
+
+ROOT = Path(__file__).resolve().parents[2]
+FACTORIES = ROOT / "tests" / "sampler" / "hostile_models.py"
+LABELLED = Facts("mine", (1, 8, 8), 1000, "epsilon", 10, 485, 2, True)
+UNLABELLED = Facts("bare", (1, 8, 8), 60, "v", 0, 4160, 0, False)
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Own models by name, without a process that looks at them."""
+    facts = {"a.b:labelled": LABELLED, "a.b:unlabelled": UNLABELLED, "a.b:unguided": replace(LABELLED, guidable=False)}
+    monkeypatch.setattr(own_model, "facts", lambda model, device: facts[model])
+
+
+def test_a_workload_fits_its_model(known):
+    labelled, bare = workload("full", model="a.b:labelled"), workload("full", model="a.b:unlabelled")
+    assert (labelled.steps, labelled.guidance) == (1000, 3.0)
+    assert (bare.steps, bare.guidance) == (60, 1.0)
+    assert workload("smoke", model="a.b:unlabelled").steps == 20
+    assert workload("smoke", model="a.b:unlabelled", steps=60).steps == 60
+    assert from_json(bare.json()) == bare
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"model": "a.b:unlabelled", "guidance": 2.0}, "takes no labels"),
+        ({"model": "a.b:unguided", "guidance": 2.0}, "has no label for 'no label'"),
+        ({"model": "a.b:unlabelled", "steps": 61}, "steps = 61 is outside 1…60"),
+        ({"model": "fashion-mnits"}, "did you mean 'fashion-mnist'.*or your own"),
+    ],
+)
+def test_what_does_not_fit_is_refused(known, given, reason):
+    with pytest.raises(UsageError, match=reason):
+        workload(**given)
+
+
+def test_rows_that_say_nothing_about_a_model_say_why(known):
+    bare = workload(model="a.b:unlabelled")
+    why = {name: unfit(contender, bare) for name, contender in CONTENDERS.items()}
+    assert why["batched-cfg"] == (
+        "the model has no labels to guide by, and without guidance this row is the same as 'reference'"
+    )
+    assert why["limited-guidance"].endswith("the same as 'reference'")
+    assert why["all-equal-steps"].endswith("the same as 'all-lossless'")
+    assert "predicts v" in why["textbook"]
+    assert "predicts v" in why["textbook-strided"]
+    assert "no convolution" in why["channels-last"]
+    sound = ("reference", "compiled", "all-lossless", "all-together", "ddim", "strided", "native-update", "fused-drawn")
+    assert [why[name] for name in sound] == [""] * len(sound)
+    assert not any(unfit(c, workload(model="a.b:labelled")) for c in CONTENDERS.values())
+    assert not any(unfit(c, Workload()) for c in CONTENDERS.values())
+    assert unfit(CONTENDERS["batched-cfg"], Workload(guidance=1)).startswith("guidance is 1, and without guidance")
+
+
+def test_the_process_that_looks_at_a_model_may_die(tmp_path, capfd):
+    (tmp_path / "dies.py").write_text("import os\n\ndef make():\n    print('going', flush=True)\n    os._exit(9)\n")
+    with pytest.raises(UsageError, match="the process that looked at it ended with exit status 9"):
+        own_model.facts(f"{tmp_path / 'dies.py'}:make", "cpu")
+    with pytest.raises(UsageError, match=r"^--model .*raises: it failed: RuntimeError: the disk"):
+        own_model.facts(f"{FACTORIES}:raises", "cpu")
+    found = own_model.facts(f"{FACTORIES}:ignores_labels", "cpu")
+    assert "the same with a label and without" in capfd.readouterr().err
+    assert found.classes == 10
+
+
+def test_the_gate_calls_the_same_record():
+    task = {"model": "tests.sampler.hostile_models:good", "device": "cpu", "shape": None, "batch": 4}
+    rows = FactoryRows(task, ROOT)
+    rows.build("model")
+    call, inputs = rows.prepare("model", 3, 1)
+    (out,) = call()
+    assert out.shape == (4, 1, 8, 8)
+    assert [value.tolist() for value in inputs[1:]] == [[0, 333, 666, 999], [0, 1, 2, 3]]
+
+
+def readme_model() -> str:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = [b for b in blocks if "def make" in b]
+    return block
+
+
+def run_bench(folder: Path, model: str, *more: str) -> subprocess.CompletedProcess:
+    """The command of the README from somebody's own folder, the results kept out of the checkout's."""
+    code = (
+        "import sys, pytest; from pathlib import Path; from bench import store; "
+        f"store.RESULTS = Path({str(folder / 'results')!r}); "
+        f"sys.exit(pytest.main([{str(ROOT / 'bench')!r}, '--benchmark-only', '-q', '-p', 'no:cacheprovider', "
+        f"'--preset', 'smoke', '--budget', '10', '--model', {model!r}, *{list(more)!r}]))"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-P", "-c", code], cwd=folder, env=environ, capture_output=True, text=True)
+
+
+def test_a_model_that_cannot_be_used_ends_pytest_with_a_sentence(tmp_path):
+    done = run_bench(tmp_path, f"{FACTORIES}:raises")
+    assert done.returncode == 4
+    assert "ERROR: --model" in done.stderr
+    assert "the disk with the weights is asleep" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_model_in_the_readme_goes_through_to_a_full_table(tmp_path):
+    (tmp_path / "my_model.py").write_text(readme_model())
+    assert len(readme_model().strip().splitlines()) <= 15
+    done = run_bench(tmp_path, "my_model.py:make")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "my_model.py:make, batch 4, 20 steps, guidance 3" in done.stdout
+    assert "failed" not in done.stdout.lower()
+
+
+@pytest.mark.slow
+def test_a_model_without_labels_goes_through_to_a_table(tmp_path):
+    done = run_bench(tmp_path, f"{FACTORIES}:unlabelled")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "without guidance this row is the same as 'reference'" in done.stdout.replace("\n", " ")
