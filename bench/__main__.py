@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import torch
 
-from bench import break_even, gpu, memory_command, overhead, report, store
+from bench import break_even, gpu, memory_command, overhead, report, store, walk
 from bench.contenders import CONTENDERS
 from bench.environment import advice, differences, fingerprint, machine
 from bench.gate import command as gate
@@ -16,7 +16,7 @@ from bench.options import add_options, from_options
 from bench.progress import Progress
 from bench.quality import command as quality_command
 from bench.quality import divergence
-from bench.report import table
+from bench.report import sources, table
 from bench.run import measure
 from bench.update import command as update_command
 from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     memory_command.add_to(commands)
     break_even.add_to(commands)
     overhead.add_to(commands)
+    walk.add_to(commands)
     divergence.add_to(commands)
     quality_command.add_to(commands)
 
@@ -115,7 +116,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def keep(measurement, results: Path = store.RESULTS):
     """Store a measurement and write everything made from it; returns the paths."""
     path = store.save(measurement, results)
-    return path, report.write(measurement, path.parent)
+    return path, report.write(measurement, path.parent, sources.beside(path.parent))
 
 
 def failures(measurement) -> list[tuple[str, str]]:
@@ -169,8 +170,8 @@ def comparable(device: str, results: Path = store.RESULTS) -> tuple[str, str]:
 
 def _report(arguments: argparse.Namespace) -> int:
     path = arguments.result or store.newest()
-    measurement = store.load(path)
-    for output in report.write(measurement, writable_folder(arguments.out or path.parent)):
+    measurement, beside = store.load(path), sources.beside(path.parent)
+    for output in report.write(measurement, writable_folder(arguments.out or path.parent), beside):
         print(output)
     return 0
 
