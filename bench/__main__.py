@@ -16,6 +16,7 @@ from bench.options import add_options, from_options
 from bench.progress import Progress
 from bench.quality import command as quality_command
 from bench.quality import divergence
+from bench.report import command as report_command
 from bench.report import sources, table
 from bench.run import measure
 from bench.update import command as update_command
@@ -82,11 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     divergence.add_to(commands)
     quality_command.add_to(commands)
 
-    again = commands.add_parser("report", help="make the table, CSV and pictures again from a stored result")
-    again.add_argument("result", type=Path, nargs="?", help="a results/<machine>/*.json (default: the newest)")
-    again.add_argument("--out", type=Path, help="folder to write to (default: beside the result)")
-    again.set_defaults(do=_report)
-
+    report_command.add_to(commands)
     update_command.add(commands)
     gpu.add(commands)
     gate.add_parser(commands)
@@ -166,14 +163,6 @@ def comparable(device: str, results: Path = store.RESULTS) -> tuple[str, str]:
         return "ok", f"the newest result of this machine ({newest.name}) was taken in this environment"
     return "note", (f"figures of the newest result of this machine ({newest.name}) and of a run now do not belong in "
                     f"one table: {'; '.join(others)}")  # fmt: skip
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    path = arguments.result or store.newest()
-    measurement, beside = store.load(path), sources.beside(path.parent)
-    for output in report.write(measurement, writable_folder(arguments.out or path.parent), beside):
-        print(output)
-    return 0
 
 
 if __name__ == "__main__":
