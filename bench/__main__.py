@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import torch
 
-from bench import break_even, gpu, memory_command, overhead, report, store
+from bench import break_even, gpu, memory_command, overhead, report, store, walk
 from bench.contenders import CONTENDERS
 from bench.environment import advice, differences, fingerprint, machine
 from bench.gate import command as gate
@@ -16,7 +16,8 @@ from bench.options import add_options, from_options
 from bench.progress import Progress
 from bench.quality import command as quality_command
 from bench.quality import divergence
-from bench.report import table
+from bench.report import command as report_command
+from bench.report import sources, table
 from bench.run import measure
 from bench.update import command as update_command
 from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
@@ -78,14 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     memory_command.add_to(commands)
     break_even.add_to(commands)
     overhead.add_to(commands)
+    walk.add_to(commands)
     divergence.add_to(commands)
     quality_command.add_to(commands)
 
-    again = commands.add_parser("report", help="make the table, CSV and pictures again from a stored result")
-    again.add_argument("result", type=Path, nargs="?", help="a results/<machine>/*.json (default: the newest)")
-    again.add_argument("--out", type=Path, help="folder to write to (default: beside the result)")
-    again.set_defaults(do=_report)
-
+    report_command.add_to(commands)
     update_command.add(commands)
     gpu.add(commands)
     gate.add_parser(commands)
@@ -115,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def keep(measurement, results: Path = store.RESULTS):
     """Store a measurement and write everything made from it; returns the paths."""
     path = store.save(measurement, results)
-    return path, report.write(measurement, path.parent)
+    return path, report.write(measurement, path.parent, sources.beside(path.parent))
 
 
 def failures(measurement) -> list[tuple[str, str]]:
@@ -165,14 +163,6 @@ def comparable(device: str, results: Path = store.RESULTS) -> tuple[str, str]:
         return "ok", f"the newest result of this machine ({newest.name}) was taken in this environment"
     return "note", (f"figures of the newest result of this machine ({newest.name}) and of a run now do not belong in "
                     f"one table: {'; '.join(others)}")  # fmt: skip
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    path = arguments.result or store.newest()
-    measurement = store.load(path)
-    for output in report.write(measurement, writable_folder(arguments.out or path.parent)):
-        print(output)
-    return 0
 
 
 if __name__ == "__main__":

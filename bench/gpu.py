@@ -205,10 +205,14 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+DERIVED = (".svg", ".png", ".csv")  # what is left out first stands first
+KEPT = ("report", "rows", "update")
+
+
 def superfluous(made: Collection[Path]) -> list[Path]:
-    """Of the files that were made, those beyond the most: pictures, which the stored measurement gives again."""
-    pictures = sorted(path for path in made if path.suffix == ".png" and path.stem not in ("speedup", "update"))
-    return pictures[::-1][: max(0, len(made) - MOST_FILES)]
+    """Of the files that were made, those beyond the most: figures and tables, which what is stored gives again."""
+    derived = sorted((path for path in made if path.suffix in DERIVED and path.stem not in KEPT), reverse=True)
+    return sorted(derived, key=lambda path: DERIVED.index(path.suffix))[: max(0, len(made) - MOST_FILES)]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -39,12 +39,22 @@ class Measurement:
     events: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
     took_s: float = 0.0
+    _derived: "_Derived" = field(default_factory=lambda: _Derived([]), init=False, repr=False, compare=False)
 
     def of(self, kind: str, row: str | None = None) -> list[dict[str, Any]]:
-        return [e for e in self.events if e["event"] == kind and (row is None or e.get("row") == row)]
+        return list(self._known().events.get((kind, row), ()))
 
     def row(self, name: str) -> "Row":
-        return Row(self, name)
+        """The row's figures from the events so far."""
+        rows = self._known().rows
+        if name not in rows:
+            rows[name] = Row(self, name)
+        return rows[name]
+
+    def _known(self) -> "_Derived":
+        if self._derived.source is not self.events or self._derived.count != len(self.events):
+            self._derived = _Derived(self.events)
+        return self._derived
 
     def json(self) -> dict[str, Any]:
         return {
@@ -60,12 +70,30 @@ class Measurement:
             stored["command"], stored["events"], stored["interrupted"], stored["took_s"],
         )  # fmt: skip
 
-    @cached_property
+    @property
     def best_lossless(self) -> str:
         """The fastest row that changes no numbers, by its measured speed-up."""
-        rows = [self.row(name) for name in self.rows]
-        sound = [r for r in rows if r.status == "ok" and r.lossless and r.speedup]
-        return max(sound, key=lambda r: r.speedup.value, default=self.row(REFERENCE)).name  # type: ignore[union-attr]
+        known = self._known()
+        if not known.best_lossless:
+            rows = [self.row(name) for name in self.rows]
+            sound = [r for r in rows if r.status == "ok" and r.lossless and r.speedup]
+            best = max(sound, key=lambda r: r.speedup.value, default=self.row(REFERENCE))  # type: ignore[union-attr]
+            known.best_lossless = best.name
+        return known.best_lossless
+
+
+class _Derived:
+    """What was derived from a list of events; good until the list changes, as it does while a job runs."""
+
+    def __init__(self, source: list[dict[str, Any]]):
+        self.source, self.count = source, len(source)
+        self.rows: dict[str, Row] = {}
+        self.best_lossless = ""
+        self.events: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+        for event in source:
+            self.events.setdefault((event["event"], None), []).append(event)
+            if event.get("row") is not None:
+                self.events.setdefault((event["event"], event["row"]), []).append(event)
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,8 @@ def keep(measurement: Measurement, results: Path) -> list[Path]:
         "memory.csv": frame(measurement).to_csv(index=False),
         "memory.md": f"{heading(measurement)}\n\n{cost_table.memory_markdown(measurement)}",
     }
-    chart = memory_chart.png(measurement)
-    if chart is not None:
-        outputs["memory.png"] = chart
+    if (chart := memory_chart.parts(measurement)) is not None:
+        outputs["memory.png"] = chart.png()
     for name, content in outputs.items():
         write_atomically(raw.parent / name, content)
     return [raw, *(raw.parent / name for name in outputs)]

@@ -48,6 +48,13 @@ def newest(results: Path = RESULTS, machine: str = "*") -> Path:
     return found[-1]
 
 
+def newest_of_each(results: Path = RESULTS) -> list[Path]:
+    """The newest stored result of every machine."""
+    newest(results)  # says so where there is none
+    machines = sorted({path.parent.name for path in Path(results).glob("*/2*.json")})
+    return [newest(results, machine) for machine in machines]
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """A reader sees the old file or the new one, never a part."""
     path = Path(path)

@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from bench.gate.proportion import lower_bound, upper_bound
 
@@ -16,6 +17,7 @@ PLANTED = {
     "sharp-plus3": "3 % (θ0 1 %, θ1 3 %)",
 }  # fmt: skip
 MUST_BE_FOUND = ("plus5", "plus10", "sleep10", "sleep20", "sharp-plus3")
+POWER_TITLE = "What the gate finds, and what it raises for nothing"
 CONDITIONS = ("quiet", "one burner", "two burners", "bursts", "shared")
 
 
@@ -64,20 +66,26 @@ def _beside(condition: str, counts: dict[str, dict[str, int]]) -> list[str]:
 
 
 def power_plot(summary: dict[str, dict[str, Any]]) -> bytes:
+    """`draw_power` as a PNG file's bytes."""
+    figure = draw_power(summary, 7)
+    figure.axes[0].set_title(POWER_TITLE)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110, metadata={"Software": None})
+    plt.close(figure)
+    return out.getvalue()
+
+
+def draw_power(summary: dict[str, dict[str, Any]], inches: float) -> Figure:
     """Share of FAIL against the measured slowdown, with two-sided 95 % bounds, one line a condition."""
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(inches, 4), layout="constrained")
     for condition in CONDITIONS:
         _curve(axes, summary, condition, ("same", "plus2", "plus3", "plus5", "plus10"), condition, "-")
         _curve(axes, summary, condition, ("sharp-same", "sharp-plus3"), f"{condition}, θ0 1 %, θ1 3 %", ":")
     for limit in (2, 5):
         axes.axvline(limit, color="0.85", zorder=0)
-    axes.set(xlabel="planted slowdown as measured, %", ylabel="share of decisions that FAIL", ylim=(-0.03, 1.03),
-             title="What the gate finds, and what it raises for nothing")  # fmt: skip
+    axes.set(xlabel="planted slowdown as measured, %", ylabel="share of decisions that FAIL", ylim=(-0.03, 1.03))
     axes.legend(frameon=False, fontsize="small")
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110, metadata={"Software": None})
-    plt.close(figure)
-    return out.getvalue()
+    return figure
 
 
 def _curve(axes, summary: dict[str, dict[str, Any]], condition: str, kinds: tuple[str, ...], label: str, style: str):

@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from bench.quality import plan, tables
 from bench.quality.drawing import Drawn, Point
@@ -20,8 +21,16 @@ GRID_STEPS = (1000, 250, 50, 25, 10)
 
 
 def steps(found: Quality) -> bytes:
+    """`draw_steps` as a PNG file's bytes."""
+    n = found.judged[plan.REFERENCE].figures.pictures
+    return _png(
+        draw_steps(found, 13), f"What fewer steps cost: {n} pictures a point, guidance {plan.SCALE:g}; bars 95 %"
+    )
+
+
+def draw_steps(found: Quality, inches: float) -> Figure:
     """Kernel distance, label accuracy and diversity against the number of steps, one line a sampler."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(inches, 4.4), layout="constrained")
     assert found.floor is not None
     for shift, name in zip((0.96, 1.0, 1.04), plan.SAMPLERS, strict=True):
         at = np.array(plan.STEPS) * shift  # so that bars do not hide each other
@@ -42,8 +51,7 @@ def steps(found: Quality) -> bytes:
     axes[1].set_title("share recognised as the label asked for", fontsize=10)
     axes[2].set_title("diversity: mean distance within a label", fontsize=10)
     axes[0].legend(fontsize=8)
-    n = found.judged[plan.REFERENCE].figures.pictures
-    return _png(figure, f"What fewer steps cost: {n} pictures a point, guidance {plan.SCALE:g}; bars 95 %")
+    return figure
 
 
 def _bars(axis, at, values, look) -> None:
@@ -52,8 +60,15 @@ def _bars(axis, at, values, look) -> None:
 
 
 def guidance(found: Quality) -> bytes:
+    """`draw_guidance` as a PNG file's bytes."""
+    n = found.judged[plan.guidance_point(plan.SCALE)].figures.pictures
+    title = f"Guidance trades diversity for labels: {plan.GUIDANCE_STEPS} ancestral steps, {n} pictures a scale"
+    return _png(draw_guidance(found, 11), f"{title}; bars 95 %")
+
+
+def draw_guidance(found: Quality, inches: float) -> Figure:
     """Label accuracy against diversity as the scale grows, and kernel distance against the scale."""
-    figure, (plane, line) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure, (plane, line) = plt.subplots(1, 2, figsize=(inches, 4.4), layout="constrained")
     those = [found.judged[plan.guidance_point(s)].figures for s in plan.GUIDANCE]
     look = {"color": COLOURS["ancestral"], "marker": "o", "markersize": 4, "capsize": 2}
     _bars(plane, [f.diversity for f in those], [(f.accuracy.value, *f.accuracy.interval) for f in those], look)
@@ -77,9 +92,7 @@ def guidance(found: Quality) -> bytes:
     line.legend(fontsize=8)
     for axis in (plane, line):
         axis.grid(color="0.92")
-    n = those[0].pictures
-    return _png(figure, f"Guidance trades diversity for labels: {plan.GUIDANCE_STEPS} ancestral steps, {n} pictures a "
-                        "scale; bars 95 %")  # fmt: skip
+    return figure
 
 
 def grids(found: Quality, drawn: Callable[[Point], Drawn | None]) -> dict[str, bytes | None]:

@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from bench import environment, store
 from bench.contenders import CONTENDERS, full_path
@@ -151,32 +152,30 @@ def markdown(found: dict[str, Divergence], wrong: dict[str, str]) -> str:
 
 
 def chart(found: dict[str, Divergence], heading: str) -> bytes:
-    """Error against timestep, one line a row, as a PNG file's bytes."""
-    figure, axes = plt.subplots(figsize=(11, 6), layout="constrained")
+    """`draw` as a PNG file's bytes."""
+    figure = draw(found, 11)
+    figure.suptitle(
+        "How far each row leaves a float64 run on the same noise", x=0.01, ha="left", fontsize=12, fontweight="bold"
+    )
+    figure.axes[0].set_title(heading.replace("$", "\\$"), loc="left", fontsize=6.5, color="0.3")
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=130, metadata={"Software": None})
+    plt.close(figure)
+    return out.getvalue()
+
+
+def draw(found: dict[str, Divergence], inches: float) -> Figure:
+    """Error against timestep, one line a row."""
+    figure, axes = plt.subplots(figsize=(inches, min(6.0, 0.55 * inches + 1)), layout="constrained")
     for i, (name, one) in enumerate(found.items()):
         style = ("-", "--", ":")[i // len(COLOURS) % 3]
         error = [e if e > 0 else float("nan") for e in one.error]
         axes.plot(one.timesteps, error, style, color=COLOURS[i % len(COLOURS)], linewidth=1.3, label=name)
     axes.axhline(1 / 255, color="0.6", linewidth=0.8)
-    axes.text(
-        1,
-        1 / 255,
-        "half a grey level",
-        fontsize=7,
-        color="0.4",
-        va="bottom",
-        ha="right",
-        transform=axes.get_yaxis_transform(),
-    )
+    axes.text(1, 1 / 255, "half a grey level", fontsize=7, color="0.4", va="bottom", ha="right",
+              transform=axes.get_yaxis_transform())  # fmt: skip
     axes.set(yscale="log", xlabel="timestep (sampling goes from left to right)",
              ylabel="RMS error against float64, pictures in [-1, 1]")  # fmt: skip
     axes.invert_xaxis()
     axes.legend(frameon=False, fontsize="small", ncols=2)
-    figure.suptitle(
-        "How far each row leaves a float64 run on the same noise", x=0.01, ha="left", fontsize=12, fontweight="bold"
-    )
-    axes.set_title(heading.replace("$", "\\$"), loc="left", fontsize=6.5, color="0.3")
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=130, metadata={"Software": None})
-    plt.close(figure)
-    return out.getvalue()
+    return figure

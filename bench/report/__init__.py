@@ -1,32 +1,35 @@
-"""What is made from a stored measurement: one file an output, each rebuilt from the JSON alone."""
+"""What is made from a stored measurement: one file an output, each rebuilt from what is stored alone."""
 
 from pathlib import Path
 
 from bench.measurement import Measurement
-from bench.report import cost_table, ladder, memory_chart, pictures, profile_chart, table, textbook_table
+from bench.report import cost_table, figures, page, slices_csv, table, textbook_table
+from bench.report.sources import Beside
 from bench.store import write_atomically
 
 
-def write(measurement: Measurement, folder: Path) -> list[Path]:
-    """Write latest.csv, latest.md and the pictures into the folder; returns their paths."""
-    outputs: dict[str, str | bytes] = {
-        "latest.csv": table.csv(measurement),
-        "latest.md": "\n".join(
-            filter(
-                None,
-                (
-                    table.markdown(measurement),
-                    cost_table.markdown(measurement),
-                    textbook_table.markdown(measurement),
-                ),
-            )
-        ),
-        "speedup.png": ladder.png(measurement),
-    }
-    for name, picture in (("grid.png", pictures), ("memory.png", memory_chart), ("profile.png", profile_chart)):
-        drawn = picture.png(measurement)
-        if drawn is not None:
-            outputs[name] = drawn
+def write(measurement: Measurement, folder: Path, beside: Beside | None = None) -> list[Path]:
+    """Write report.html, report.md, rows.csv, slices.csv and the figures into the folder; returns their paths.
+
+    beside: what other commands have measured on the same machine, for the page to show.
+    """
+    outputs = contents(measurement, beside or Beside())
     for name, content in outputs.items():
         write_atomically(Path(folder) / name, content)
     return [Path(folder) / name for name in outputs]
+
+
+def contents(measurement: Measurement, beside: Beside) -> dict[str, str | bytes]:
+    """Every output by its name; the same input gives the same bytes."""
+    plots = figures.plots(measurement, beside)
+    parts = (table.markdown(measurement), cost_table.markdown(measurement), textbook_table.markdown(measurement))
+    outputs: dict[str, str | bytes] = {
+        "report.html": page.html(measurement, beside, plots),
+        "report.md": "\n".join(filter(None, parts)),
+        "rows.csv": table.csv(measurement),
+        "slices.csv": slices_csv.csv(measurement),
+    }
+    for plot in filter(None, plots.values()):
+        outputs[f"figures/{plot.name}.png"] = plot.png()
+        outputs[f"figures/{plot.name}.svg"] = plot.svg()
+    return outputs

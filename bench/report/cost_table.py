@@ -22,18 +22,30 @@ TIME = (
 
 
 def markdown(measurement: Measurement) -> str:
-    """The memory table and the table of costs and evidence."""
-    costs = [Cost(measurement.row(name)) for name in measurement.rows]
-    if not any(cost.phase("steady") for cost in costs):
+    """The memory table and the tables of costs and of reasons; '' where no row was inspected."""
+    if not any(cost.phase("steady") for cost in _costs(measurement)):
         return ""
+    parts = [memory_markdown(measurement), cost_markdown(measurement), time_markdown(measurement)]
+    return "\n".join([*parts, roof_line(measurement)]) + "\n"
+
+
+def _costs(measurement: Measurement) -> list[Cost]:
+    return [Cost(measurement.row(name)) for name in measurement.rows]
+
+
+def cost_markdown(measurement: Measurement) -> str:
+    """What each row costs once, and how it is known to have engaged."""
     lines = ["**What it costs, and how it is known to have engaged**", ""]
-    lines += _table(COST, [cost_cells(cost) for cost in costs])
+    lines += _table(COST, [cost_cells(cost) for cost in _costs(measurement)])
     lines += ["", f"Imports are not counted. 'pays from': images from which on the row is the cheaper, its first call "
               f"included; the best that compiles nothing is `{best_uncompiled(measurement).name}`."]  # fmt: skip
-    lines += ["", "**Why a row is fast**", ""]
-    lines += _table(TIME, [time_cells(cost) for cost in costs])
-    lines += ["", roof_line(measurement)]
-    return memory_markdown(measurement) + "\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
+
+
+def time_markdown(measurement: Measurement) -> str:
+    """Where each row's time goes, and how near it is to the device's roof."""
+    lines = ["**Why a row is fast**", "", *_table(TIME, [time_cells(cost) for cost in _costs(measurement)])]
+    return "\n".join(lines) + "\n"
 
 
 def memory_markdown(measurement: Measurement) -> str:

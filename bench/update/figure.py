@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from bench.contenders import REFERENCE
 from bench.update.record import Point, UpdateCost
@@ -29,18 +30,27 @@ EAGER = "eager + randn"  # what the reference's step does
 
 def png(cost: UpdateCost) -> bytes:
     """The figure as a PNG file's bytes; the same input gives the same picture."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5.6), width_ratios=(3, 2), layout="constrained")
-    _bandwidth(left, cost)
-    _savings(right, cost)
+    figure = draw(cost, 14)
     figure.suptitle(f"{message(cost)}\n", x=0.01, ha="left", fontsize=12, fontweight="bold")
-    figure.supxlabel(_heading(cost), fontsize=7, color="0.3", x=0.01, ha="left")
+    figure.supxlabel(heading(cost), fontsize=7, color="0.3", x=0.01, ha="left")
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
     plt.close(figure)
     return out.getvalue()
 
 
-def _heading(cost: UpdateCost) -> str:
+def draw(cost: UpdateCost, inches: float) -> Figure:
+    """Bandwidth; and, beside it or below where that is too narrow, what is saved alone, in a step and in an image."""
+    if inches >= 12:
+        figure, parts = plt.subplots(1, 2, figsize=(inches, 5.6), width_ratios=(3, 2), layout="constrained")
+    else:
+        figure, parts = plt.subplots(2, 1, figsize=(inches, 8.4), height_ratios=(3, 2), layout="constrained")
+    _bandwidth(parts[0], cost)
+    _savings(parts[1], cost)
+    return figure
+
+
+def heading(cost: UpdateCost) -> str:
     e = cost.environment
     where = e.get("gpu", f"one thread of {e['cpu']} ({e['cpu_capability']}, {e['cpus']} CPUs)")
     dirty = " with uncommitted changes" if e["dirty"] else ""

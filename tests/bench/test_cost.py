@@ -199,20 +199,20 @@ def test_the_tables_fill_what_a_cpu_can_fill_and_mark_the_rest() -> None:
 def test_the_csv_has_every_cost_of_every_row(tmp_path) -> None:
     job = made()
     report.write(job, tmp_path)
-    by = pd.read_csv(tmp_path / "latest.csv").set_index("row")
+    by = pd.read_csv(tmp_path / "rows.csv").set_index("row")
     assert by.loc["compiled", "break_even_images_over_reference"] == pytest.approx(24)
     assert by.loc["compiled", "steady_live_mib"] == 12
     assert by.loc["compiled", "roof_share"] == pytest.approx(0.032)
     assert np.isnan(by.loc["tf32", "steady_live_mib"])
 
 
-@pytest.mark.parametrize("chart", [memory_chart, profile_chart])
-def test_charts_are_drawn_and_repeat(chart) -> None:
-    one = chart.png(made())
-    assert one == chart.png(made())
+@pytest.mark.parametrize("plot", [memory_chart.parts, memory_chart.against_speed, profile_chart.plot])
+def test_charts_are_drawn_and_repeat(plot) -> None:
+    one = plot(made()).png()
+    assert one == plot(made()).png()
     image = Image.open(io.BytesIO(one))
     assert len(np.unique(np.asarray(image.convert("L")))) > 20
-    assert chart.png(measurement(["reference"], [])) is None
+    assert plot(measurement(["reference"], [])) is None
 
 
 def test_memory_command_keeps_its_report(capsys, monkeypatch, tmp_path) -> None:

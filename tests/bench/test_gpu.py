@@ -95,8 +95,8 @@ def test_at_most_eight_files(tmp_path: Path) -> None:
         left_out = gpu.superfluous(made)
         assert len(made) - len(left_out) <= gpu.MOST_FILES
         assert len(left_out) == max(0, len(made) - gpu.MOST_FILES)
-        assert {p.suffix for p in left_out} <= {".png"}
-        assert not {"speedup", "update"} & {p.stem for p in left_out}
+        assert {p.suffix for p in left_out} <= {".svg", ".png", ".csv"}
+        assert not {"report", "rows", "update"} & {p.stem for p in left_out}
 
 
 def test_the_rows_of_the_table_exist_and_run_on_a_device() -> None:

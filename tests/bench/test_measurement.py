@@ -127,8 +127,8 @@ def test_a_missing_row_is_never_dropped_and_is_a_failure(tmp_path) -> None:
     assert made.row("strided").status == "missing"
     assert failures(made) == [("strided", "not measured")]
     report.write(made, tmp_path)
-    assert "\nstrided,missing," in (tmp_path / "latest.csv").read_text()
-    assert "| strided | – |" in (tmp_path / "latest.md").read_text()
+    assert "\nstrided,missing," in (tmp_path / "rows.csv").read_text()
+    assert "| strided | – |" in (tmp_path / "report.md").read_text()
     assert "\nstrided " in table.terminal(made)
 
 

@@ -1,0 +1,86 @@
+"""report.html: one file that holds everything it shows and asks nothing of the network.
+
+What is put into the templates is escaped by Jinja, figures and Markdown by their own modules. The only script that
+may run is the page's own: its digest stands in the page's security policy.
+"""
+
+import base64
+import hashlib
+import json
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from bench.cost import Cost
+from bench.measurement import Measurement
+from bench.report import answer, cost_table, figures, markdown, pictures, rows_table, textbook_table, walk_view
+from bench.report.sources import Beside
+from bench.report.style import PALETTE, Plot
+from bench.report.table import heading
+
+SCRIPTS = ("theme.js", "table.js", "walk.js")
+MOST_ABSENT = 60
+
+
+def html(measurement: Measurement, beside: Beside, plots: dict[str, Plot | None]) -> str:
+    """The page of one result. plots: by name, as `figures.plots` gives them."""
+    rows = [measurement.row(name) for name in measurement.rows]
+    script = "\n".join(_text(name) for name in SCRIPTS)
+    return environment().get_template("report.html").render(
+        title=title(measurement), heading=heading(measurement), where=answer.where(measurement),
+        sentences=answer.sentences(measurement, beside),
+        plots=plots, measurement=measurement, workload=measurement.workload,
+        failed=[r for r in rows if r.status == "red"], absent=_grouped(rows),
+        columns=rows_table.COLUMNS, lines=rows_table.lines(measurement, beside), row_count=len(rows),
+        strips=pictures.strips(measurement), walk=walk_view.view(beside.walk),
+        walk_data=None if beside.walk is None else walk_view.data(beside.walk),
+        legend=rows_table.LEGEND, roof=cost_table.roof_line(measurement) if measurement.of("roof") else "",
+        time_table=cost_table.time_markdown(measurement), cost_table=cost_table.cost_markdown(measurement),
+        memory_table=cost_table.memory_markdown(measurement) if any(Cost(r).phase("steady") for r in rows) else "",
+        textbook_table=textbook_table.markdown(measurement), certificate=figures.certificate(beside),
+        beside=beside, palette=PALETTE, style=Markup(_text("report.css")), script=Markup(script),
+        policy=policy(script), environment_rows=sorted(measurement.environment.items()),
+    ) + "\n"  # fmt: skip
+
+
+def title(measurement: Measurement) -> str:
+    w, e = measurement.workload, measurement.environment
+    return f"{w.model} on {e.get('gpu', e['cpu'])}: what makes sampling faster"
+
+
+def _grouped(rows) -> list[tuple[str, list[str]]]:
+    """Rows without figures by their reason."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.status in ("grey", "missing"):
+            found.setdefault(row.absence, []).append(row.name)
+    return [(why, names[:MOST_ABSENT] + [f"and {len(names) - MOST_ABSENT:,} more"] * (len(names) > MOST_ABSENT))
+            for why, names in list(found.items())[:MOST_ABSENT]]  # fmt: skip
+
+
+def policy(script: str) -> str:
+    """Nothing from anywhere, no script but this one: what a hostile name could ask for is refused by the browser."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+@cache
+def environment() -> Environment:
+    """The templates, with every value escaped."""
+    made = Environment(
+        loader=PackageLoader("bench.report"), autoescape=select_autoescape(default=True), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters |= {"md": markdown.inline, "blocks": markdown.blocks, "sortable": _sortable}
+    return made
+
+
+def _sortable(value: float | str | None) -> str:
+    """A cell's value as an attribute that the script can compare."""
+    return json.dumps(rows_table.finite(value), ensure_ascii=False)
+
+
+def _text(name: str) -> str:
+    return (resources.files("bench.report") / "templates" / name).read_text(encoding="utf-8")

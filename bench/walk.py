@@ -1,0 +1,185 @@
+"""`python -m bench walk`: record how pictures and a 1-D signal come out of the noise, for the report to show.
+
+Kept at each of DDIM's timesteps, for DDPM and DDIM from the same start: the state, the x0 estimate, the predicted
+noise. The report only shows what is recorded here; it never runs a model.
+"""
+
+import argparse
+import base64
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench import environment, store
+from bench.options import OPTIONS
+from bench.progress import Progress
+from bench.workload import workload
+from sampler import data, signal, trajectory
+from sampler.errors import UsageError
+from sampler.files import writable_folder
+from sampler.generate import initial_noise, to_unit
+from sampler.guidance import Condition
+from sampler.models import Model, load_model
+from sampler.noise import PhiloxNoise
+from sampler.posterior import combine, estimate_x0
+from sampler.runtime import state_of
+from sampler.trajectory import Trajectory
+from sampler.variants import VARIANTS, build, run
+
+SCHEMA = 1
+FRAMES = 50  # timesteps that are kept: those of DDIM
+LABELS = (1, 8, 9)  # of the ten classes: a trouser, a bag, an ankle boot
+SIGNAL_SEED = 7  # from which both samplers arrive at a signal worth looking at
+NOISE_RANGE = 3.0  # standard deviations that a byte of predicted noise spans, either side
+ASKED = ("device", "model", "guidance")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One sampler's frames. x, x0, noise: [frames, samples, …]; the last frame is the finished sample."""
+
+    name: str
+    steps: int
+    x: np.ndarray
+    x0: np.ndarray
+    noise: np.ndarray
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What `bench walk` recorded. images: uint8 [F, B, C, H, W]; signals: float32 [F, 1, n]; by sampler.
+
+    timesteps: at which each frame but the last was taken. labels: of the pictures, in words.
+    """
+
+    environment: dict[str, Any]
+    started: str
+    command: str
+    model: str
+    guidance: float
+    seed: int
+    labels: tuple[str, ...]
+    timesteps: tuple[int, ...]
+    images: tuple[Way, ...]
+    signals: tuple[Way, ...]
+
+
+def add_to(commands) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser("walk", help="record how pictures come out of the noise, for the report")
+    for name in ASKED:
+        parser.add_argument("--" + name, **OPTIONS[name])
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (%(default)s)")
+    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    parser.set_defaults(do=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    asked = workload("quick", **{name: getattr(arguments, name) for name in ASKED})
+    writable_folder(arguments.out)
+    with Progress() as progress:
+        made = record(asked.model, asked.device, asked.guidance, arguments.seed, progress.say)
+    path = arguments.out / environment.machine(asked.device) / "walk" / "walk.json"
+    save(made, path)
+    print(f"{path}\n`python -m bench report` shows it")
+    return 0
+
+
+def record(name: str, device: str, guidance: float, seed: int, say=lambda text: None) -> Walk:
+    """Draw the pictures and the signal by both samplers, and keep what they looked like on the way."""
+    torch.set_num_threads(1)
+    model = load_model(name, device)
+    labels = torch.tensor(LABELS) % model.classes if model.classes else None
+    names = tuple(data.CLASSES[i] if name.startswith("fashion-mnist") else f"class {i}" for i in labels.tolist()) \
+        if labels is not None else tuple(f"sample {i}" for i in range(len(LABELS)))  # fmt: skip
+    visited = trajectory.spaced(model.schedule, FRAMES)
+    images, signals = [], []
+    closed_form = signal.model()
+    for way, sampler_of, timesteps in (("DDPM", trajectory.ancestral, None), ("DDIM", trajectory.ddim, visited)):
+        say(f"{way}: pictures")
+        condition = model.condition(labels) if labels is not None else None
+        path = sampler_of(model.schedule, timesteps)
+        images.append(_in_bytes(_frames(way, model, path, seed, len(LABELS), visited, condition, guidance)))
+        say(f"{way}: signal")
+        path = sampler_of(closed_form.schedule, timesteps, clip=None)
+        signals.append(_frames(way, closed_form, path, SIGNAL_SEED, 1, visited, None, 1.0))
+    return Walk(
+        environment.fingerprint(device), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python -m bench " + " ".join(sys.argv[1:]), name, guidance, seed, names, tuple(visited), tuple(images),
+        tuple(signals),
+    )  # fmt: skip
+
+
+def _frames(way: str, model: Model, path: Trajectory, seed: int, count: int, visited: Sequence[int],
+            condition: Condition | None, guidance: float) -> Way:  # fmt: skip
+    """One sampler's walk, looked at before each visited timestep and at the end."""
+    sampler = build(VARIANTS["batched-cfg"], model.network, condition, guidance)
+    noise = PhiloxNoise(seed, range(count))
+    timesteps, rows = path.tables(model.device)
+    predictions = sampler.predictions(path)
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def look(i: int, x: Tensor) -> None:
+        if i < path.steps and path.timesteps[i] in visited:
+            out = combine(predictions[i](x, timesteps[i : i + 1]))
+            kept.append((x.cpu().clone(), estimate_x0(x, out, rows[i]).cpu(), out.float().cpu()))
+
+    x = initial_noise(model, path, noise, count)
+    with torch.inference_mode(), sampler.context():
+        look(0, x)
+    end = run(sampler, x, path, noise, after_step=lambda i, x: look(i + 1, state_of(x))).float().cpu()
+    kept.append((end, end, torch.zeros_like(end)))
+    return Way(way, path.steps, *(torch.stack(frames).numpy() for frames in zip(*kept, strict=True)))
+
+
+def _in_bytes(way: Way) -> Way:
+    """Pictures in [-1, 1], and noise within ±`NOISE_RANGE`, as bytes."""
+
+    def grey(values: np.ndarray) -> np.ndarray:
+        return (to_unit(torch.from_numpy(values)) * 255).round().to(torch.uint8).numpy()
+
+    return Way(way.name, way.steps, grey(way.x), grey(way.x0), grey(way.noise / NOISE_RANGE))
+
+
+def save(walk: Walk, path: Path) -> None:
+    text = json.dumps({"schema": SCHEMA, **asdict(walk)}, default=_encoded, separators=(",", ":"))
+    store.write_atomically(path, text.replace('{"name"', '\n{"name"'))
+
+
+def load(path: Path) -> Walk:
+    """A recorded walk; refuses a file of another kind."""
+    try:
+        stored = json.loads(Path(path).read_text())
+        if stored.pop("schema") != SCHEMA:
+            raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; record it again")
+        for kind in ("images", "signals"):
+            stored[kind] = tuple(Way(**{**way, **{name: _decoded(way[name]) for name in ("x", "x0", "noise")}})
+                                 for way in stored[kind])  # fmt: skip
+        walk = Walk(**{**stored, "labels": tuple(stored["labels"]), "timesteps": tuple(stored["timesteps"])})
+        if any(len(a) != len(walk.timesteps) + 1 for w in (*walk.images, *walk.signals) for a in (w.x, w.x0, w.noise)):
+            raise UsageError(f"{path} holds another number of frames than of timesteps; record it again")
+        return walk
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path} is no whole walk ({type(error).__name__}: {error})") from None
+
+
+def _encoded(array: Any) -> dict[str, Any]:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{type(array).__name__} in a walk")
+    return {"shape": array.shape, "dtype": str(array.dtype), "base64": base64.b64encode(array.tobytes()).decode()}
+
+
+def _decoded(stored: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(stored["base64"]), stored["dtype"]).reshape(stored["shape"])
