@@ -31,7 +31,8 @@ class Rule:
     """What is tolerated, what must be found, and how often either may go wrong.
 
     tolerated, must_detect: slowdowns θ0 and θ1 by the deciding clock; wall_must_detect: θ1 by the wall clock.
-    false_alarm (α): for all `rows` together (Bonferroni); missed (β): for each row, how often θ1 may pass.
+    false_alarm (α): for all `rows` together (Bonferroni); missed (β): for each row, how often θ1 may pass;
+    wall_missed: by the wall clock, which guards what CPU time cannot see and is the noisier.
     wall_share: the weight of the wall clock in the evidence for a FAIL; it sees what CPU time cannot (sleeping,
     locks, subprocesses), and is the noisier of the two.
     confirm: the evidence that fresh processes must reach by themselves before a FAIL stands.
@@ -42,6 +43,7 @@ class Rule:
     wall_must_detect: float = 0.10
     false_alarm: float = 0.01
     missed: float = 0.005
+    wall_missed: float = 0.02
     rows: int = 1
     wall_share: float = 0.1
     confirm: float = 20.0
@@ -52,7 +54,8 @@ class Rule:
                 f"tolerated {self.tolerated:g}, must_detect {self.must_detect:g} and wall_must_detect "
                 f"{self.wall_must_detect:g} must ascend"
             )
-        if not (0 < self.false_alarm < 1 and 0 < self.missed < 1 and self.rows >= 1 and 0 <= self.wall_share < 1):
+        rates = (self.false_alarm, self.missed, self.wall_missed)
+        if not (all(0 < rate < 1 for rate in rates) and self.rows >= 1 and 0 <= self.wall_share < 1):
             raise ValueError(f"{self} holds a rate outside 0…1, or no row")
 
     @property
@@ -64,6 +67,10 @@ class Rule:
     def pass_at(self) -> float:
         """Evidence from which it passes."""
         return 1 / self.missed
+
+    @property
+    def wall_pass_at(self) -> float:
+        return 1 / self.wall_missed
 
     def with_floor(self, base_s: float, floor_s: float) -> "Rule":
         """The rule for a call of `base_s` seconds of which `floor_s` do not matter: 2 % of nothing is nothing."""
@@ -139,8 +146,9 @@ class SequentialTest:
         if self.log_fail >= math.log(self.rule.fail_at):
             return FAIL
         _, not_slower, _, wall_not_slower = self.log_evidences
+        by_both = not_slower >= math.log(self.rule.pass_at) and wall_not_slower >= math.log(self.rule.wall_pass_at)
         leans = self.log_fail > 0  # the same pairs speak for more than is tolerated: no ground to pass, so go on
-        if min(not_slower, wall_not_slower) >= math.log(self.rule.pass_at) and not leans:
+        if by_both and not leans:
             return PASS
         return UNSURE
 

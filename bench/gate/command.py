@@ -147,7 +147,7 @@ def against(arguments: argparse.Namespace, say) -> GateResult:
     repository = trees.top_level(Path.cwd()) if arguments.model else environment.ROOT
     commit = trees.resolve(repository, arguments.against)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().getrandbits(31)
-    with trees.worktree(repository, commit) as tree:
+    with trees.worktree(repository, commit, say) as tree:
         python = arguments.base_python or trees.interpreter(repository, repository, tree, say)
         job = Job(
             Side("the base", tree, python, trees.describe(repository, commit)),

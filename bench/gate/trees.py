@@ -11,14 +11,20 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from sampler.errors import UsageError
 
 ROOM = "ddpm-bench-gate"  # inside the repository's git directory: no status shows it
+Say = Callable[[str], None]
+
+
+def _silent(text: str) -> None:
+    pass
 
 
 def git(repository: Path, *arguments: str) -> str:
@@ -60,20 +66,31 @@ def describe(repository: Path, commit: str = "HEAD") -> str:
 
 
 @contextmanager
-def worktree(repository: Path, commit: str) -> Iterator[Path]:
+def worktree(repository: Path, commit: str, say: Say = _silent) -> Iterator[Path]:
     """The tree of a commit, checked out beside the repository's own and gone afterwards."""
     common = Path(git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir"))
     room = common / ROOM
     room.mkdir(exist_ok=True)
-    prune(repository, room)
+    for left_over in prune(repository, room):
+        say(f"an earlier gate ended early; the worktree that it left is removed: {left_over}")
     place = room / f"{commit[:12]}-{os.getpid()}"
-    with open(place.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(place.with_suffix(".lock")):
         try:
             git(repository, "worktree", "add", "--detach", "--force", str(place), commit)
             yield place
         finally:
             _remove(repository, place)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a new lock file; made again where another gate took it for a left-over before it was locked."""
+    while True:
+        with open(path, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                yield
+                return
 
 
 def prune(repository: Path, room: Path) -> list[Path]:
@@ -115,7 +132,7 @@ def differing_pins(one: Path, other: Path) -> dict[str, tuple[str, str]]:
     return {name: (mine[name], theirs[name]) for name in mine.keys() & theirs.keys() if mine[name] != theirs[name]}
 
 
-def interpreter(repository: Path, this: Path, base: Path, say=lambda text: None) -> str:
+def interpreter(repository: Path, this: Path, base: Path, say: Say = _silent) -> str:
     """The python for the base: this one, or one of its own where the pins differ (kept for the next time)."""
     differing = differing_pins(this, base)
     if not differing:
@@ -136,9 +153,37 @@ def interpreter(repository: Path, this: Path, base: Path, say=lambda text: None)
             [sys.executable, "-m", "venv", str(place)],
             [str(python), "-m", "pip", "install", "--quiet", *constraints, *wanted],
         ):
-            done = subprocess.run(command, cwd=base, capture_output=True, text=True, check=False)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            code, complaints = _watched(command, base)
+            if code:
+                last = (complaints.strip().splitlines() or ["no message"])[-1]
                 raise UsageError(f"the base's environment could not be made ({' '.join(command[1:4])} …): {last}")
         (place / "complete").touch()
     return str(python)
+
+
+# Runs a command and ends it, with all that it has started, once standard input ends: when whoever asked is gone.
+WATCHED = """
+import os, signal, subprocess, sys, threading
+def watch():
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=watch, daemon=True).start()
+os._exit(subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL))
+"""
+
+
+def _watched(command: Sequence[str], folder: Path) -> tuple[int, str]:
+    """A command's exit code and what it wrote to standard error; it does not outlive this process."""
+    with tempfile.TemporaryFile() as complaints:
+        with subprocess.Popen(
+            [sys.executable, "-c", WATCHED, *command], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=complaints, start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                process.wait()
+            except BaseException:
+                assert process.stdin is not None
+                process.stdin.close()  # which ends it
+                raise
+        complaints.seek(0)
+        return process.returncode, complaints.read().decode(errors="replace")

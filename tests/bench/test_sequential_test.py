@@ -201,7 +201,8 @@ def test_what_is_no_number_is_refused_not_passed(bad: float) -> None:
 
 
 @pytest.mark.parametrize("given", [
-    {"tolerated": 0.05, "must_detect": 0.05}, {"false_alarm": 0.0}, {"missed": 1.0}, {"rows": 0}, {"tolerated": -1.0},
+    {"tolerated": 0.05, "must_detect": 0.05}, {"false_alarm": 0.0}, {"missed": 1.0}, {"wall_missed": 0.0},
+    {"rows": 0}, {"tolerated": -1.0},
 ])  # fmt: skip
 def test_a_senseless_rule_is_refused(given: dict) -> None:
     with pytest.raises(ValueError, match=r"must ascend|outside 0…1"):

@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -111,79 +109,6 @@ def test_a_third_partys_other_outputs_and_a_missing_factory(repository) -> None:
     assert process.returncode == 3
     assert "has no attribute 'make'" in err
     assert "Traceback" not in err
-
-
-def children(process: subprocess.Popen) -> list[int]:
-    """The workers of a gate."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == process.pid and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
-
-
-def gone(pids: list[int], within_s: float = 60.0) -> bool:
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        if all("State:\tZ" in (status := _read(pid, "status")) or not status for pid in pids):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def _read(pid: int, name: str) -> str:
-    """A file of a process; '' where the process has ended."""
-    try:
-        return Path(f"/proc/{pid}/{name}").read_text()
-    except OSError:
-        return ""
-
-
-def started(folder: Path) -> tuple[subprocess.Popen, list[int]]:
-    """A gate that is timing: its thresholds leave nothing to be decided before the budget is spent."""
-    never = folder.parent / "never.toml"
-    never.write_text('[default]\ntolerated = 0.0\nmust_detect = 1e-9\nfloor_us = 0\nreason = "to go on"\n')
-    process = gate(folder, "--workers", "1", "--budget", "60", "--thresholds", str(never), against="HEAD")
-    until = time.monotonic() + 180
-    while time.monotonic() < until:
-        workers = [pid for pid in children(process) if "worker_script" in _read(pid, "cmdline")]
-        if len(workers) == 2:
-            time.sleep(5.0)  # they import and build meanwhile
-            return process, workers
-        time.sleep(0.2)
-    raise AssertionError(process.communicate())
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
-def test_killed_in_the_middle_nothing_is_left_behind(repository) -> None:
-    # the parent, by a signal that nobody can catch: its workers notice, and the next gate clears its worktree
-    process, workers = started(repository)
-    process.kill()
-    process.communicate()
-    assert gone(workers)
-    assert worktrees(repository) == 2
-    # a worker: the run ends with a message and a code that is no pass
-    process, workers = started(repository)
-    assert worktrees(repository) == 2  # its own; the other is pruned
-    os.kill(workers[1], signal.SIGKILL)
-    _, err = process.communicate(timeout=180)
-    found = json.loads((repository.parent / "gate.json").read_text())
-    assert process.returncode == 2, err
-    assert "was killed by signal 9" in found["headline"]
-    assert gone(workers)
-    # the terminal closes
-    process, workers = started(repository)
-    process.send_signal(signal.SIGHUP)
-    _, err = process.communicate(timeout=180)
-    assert process.returncode == 130
-    assert err.endswith("stopped\n")
-    assert gone(workers)
-    assert worktrees(repository) == 1
 
 
 @pytest.mark.slow
