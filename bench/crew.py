@@ -21,11 +21,12 @@ Event = dict[str, Any]
 class Worker:
     """One fresh process that obeys orders, `bench.worker` or another module; `number` names it in the events."""
 
-    def __init__(self, task: dict[str, Any], number: int, module: str = "bench.worker"):
+    def __init__(self, task: dict[str, Any], number: int, module: str = "bench.worker", environ: dict | None = None):
         self.number = number
         self.dead = False
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, json.dumps(task)], env=environment.for_fresh_processes(),
+            [sys.executable, "-P", "-m", module, json.dumps(task)],
+            env={**environment.for_fresh_processes(), **(environ or {})},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
         )  # fmt: skip

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ from sampler.runtime import AfterStep, Leg
 FORESEE_FROM = 32  # images at once; below, a machine that can load the network can run it
 STEPS = (6, 12)  # at which the peak is metered, to see what a step adds
 POINT_STEPS = 2  # at other batches
-PACE_STEPS = 40
+STRETCHES, STRETCH = 10, 20  # over which the pace of a row is taken, and steps of each
 TRIES, NEARLY = 4, 0.9  # at the largest batch within a limit, and how full it should be then
 PROFILED_STEPS = 10  # of any ten evenly spread steps, limited guidance (40 % of the path) guides exactly four
 
@@ -202,27 +202,35 @@ class Inspection:
             found = same_noise.of_contender(self.stage, self.contender, self.arm.sampler)
             self.emit(event="divergence", row=self.contender.name, **found.json())
 
-    def pace(self) -> None:
-        """Wall seconds of a step: the median of some, one by one, spread over the path."""
-        noise, seconds = self.arm.noise(1, self.stage.batch), []
-        for position in self._positions(PACE_STEPS):
+    def start(self) -> None:
+        """Wall seconds until the row is ready, from loading the weights on, and then of a step; with no meter on."""
+        began = time.perf_counter()
+        stage, arm = self._loaded()
+        stage.first_call_s(arm)
+        ready_s, noise, seconds = time.perf_counter() - began, arm.noise(1, stage.batch), []
+        for i in range(STRETCHES):  # spread over the path; long enough that what a call takes beside its steps is small
+            first = i * arm.steps // STRETCHES
+            positions = list(range(first, min(first + STRETCH, arm.steps)))
             start = time.perf_counter()
-            self.arm.advance(self.stage.x, [position], noise)
-            _wait_for(self.stage.model.device)
-            seconds.append(time.perf_counter() - start)
-        self.emit(event="pace", row=self.contender.name, step_s=median(seconds), steps=self.arm.steps)
+            arm.advance(stage.x, positions, noise)
+            _wait_for(stage.model.device)
+            seconds.append((time.perf_counter() - start) / len(positions))
+        self.emit(event="start", row=self.contender.name, ready_s=ready_s, step_s=fmean(seconds), steps=arm.steps)
+
+    def _loaded(self) -> tuple[Stage, Arm]:
+        model = load_model(self.workload.model, self.workload.device)
+        stage = Stage(self.workload, model, self.workload.batch)
+        return stage, stage.arm(self.contender)
 
     def draw(self) -> None:
         """As many batches as the task says, of the last one its share of steps; timed from loading the weights on."""
         start = time.perf_counter()
-        model = load_model(self.workload.model, self.workload.device)
-        stage = Stage(self.workload, model, self.workload.batch)
-        arm = stage.arm(self.contender)
+        stage, arm = self._loaded()
         left = max(1, round(self.task["batches"] * arm.steps))
         while left > 0:
             arm.advance(stage.x, list(range(min(left, arm.steps))), arm.noise(left, stage.batch))
             left -= arm.steps
-        _wait_for(model.device)
+        _wait_for(stage.model.device)
         self.emit(event="drawn", row=self.contender.name, batches=self.task["batches"],
                   seconds=time.perf_counter() - start)  # fmt: skip
 
