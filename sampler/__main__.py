@@ -3,10 +3,8 @@
 import argparse
 import csv
 import math
-import re
 import sys
 import zlib
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,20 +12,17 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from sampler import card, check_command, data, figures, own_models, schedule, signal, trajectory
+from sampler import card, check_command, data, figures, own_models, schedule, signal
+from sampler.asked import SAMPLERS, at_least, class_names, fitting_guidance, labels_of, path_of
 from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
 from sampler.files import replacing, writable_folder, writable_picture
 from sampler.generate import sample
-from sampler.models import RECIPES, WEIGHTS, Model, checked_device, load_model
+from sampler.models import RECIPES, WEIGHTS, checked_device, load_model
+from sampler.sets import command as sets_command
 from sampler.training import TrainingOptions, train
 from sampler.unet import UNet
 from sampler.variants import REFERENCE, VARIANTS, Variant, variant
 
-SAMPLERS: dict[str, Callable[..., trajectory.Trajectory]] = {
-    "ancestral": trajectory.ancestral,
-    "ddim": trajectory.ddim,
-    "strided": trajectory.strided,
-}
 MISTAKE, INTERRUPTED = 3, 130
 
 
@@ -56,7 +51,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     config = RECIPES[arguments.model].config
     if config.image_channels != 1:
         raise UsageError(f"model {arguments.model!r} takes colour images; Fashion-MNIST's are grey")
-    _at_least(1, images=arguments.images, batch=arguments.batch, threads=arguments.threads)
+    at_least(1, images=arguments.images, batch=arguments.batch, threads=arguments.threads)
     if not 0 <= arguments.seed < 1 << 31:
         raise UsageError(f"--seed {arguments.seed} is outside 0…2^31-1")
     device = checked_device(arguments.device)
@@ -109,7 +104,7 @@ def run_train(arguments: argparse.Namespace) -> None:
 
 def run_grid(arguments: argparse.Namespace) -> None:
     """Draw a grid of samples, a row for each label."""
-    _at_least(1, per_label=arguments.per_label, steps=arguments.steps, threads=arguments.threads,
+    at_least(1, per_label=arguments.per_label, steps=arguments.steps, threads=arguments.threads,
               batch=arguments.batch, enlarge=arguments.enlarge)  # fmt: skip
     if arguments.guidance is not None and not math.isfinite(arguments.guidance):
         raise UsageError(f"--guidance {arguments.guidance} is not a finite number")
@@ -136,36 +131,6 @@ def run_grid(arguments: argparse.Namespace) -> None:
     titles = [names[label] if names else str(label) for label in rows]
     figures.save_grid(model.pictures(samples.images), path, arguments.per_label, titles, arguments.enlarge)
     print(path)
-
-
-def path_of(model: Model, sampler: str, steps: int | None) -> trajectory.Trajectory:
-    """The trajectory of a sampler by its name; steps: how many, None for each of the model's timesteps."""
-    if sampler not in SAMPLERS:
-        raise unknown("sampler", sampler, SAMPLERS)
-    timesteps = trajectory.spaced(model.schedule, steps or model.schedule.steps)
-    return SAMPLERS[sampler](model.schedule, timesteps, prediction=model.prediction, clip=model.clip)
-
-
-def class_names(model: str) -> tuple[str, ...]:
-    """The names of a shipped model's labels, where they have any."""
-    return data.CLASSES if model in RECIPES and model.startswith("fashion-mnist") else ()
-
-
-def labels_of(model: Model, text: str | None, names: tuple[str, ...]) -> list[int]:
-    """The labels asked for, all where nothing is said, none where the model takes none."""
-    if text is None:
-        return list(range(min(model.classes, 10)))
-    return parse_labels(text, model.classes, names)
-
-
-def fitting_guidance(model: Model, asked: float | None) -> float:
-    """The scale asked for, or the default: 3, and 1 (none) where the model cannot be guided."""
-    if asked is None:
-        return 3.0 if model.guidable else 1.0
-    if asked != 1 and not model.guidable:
-        lacks = "takes no labels" if not model.classes else "has no label for 'no label'"
-        raise UsageError(f"--guidance {asked:g} needs labels to guide by, but model {model.name!r} {lacks}; say 1")
-    return asked
 
 
 def run_signal(arguments: argparse.Namespace) -> None:
@@ -205,31 +170,6 @@ def _in_words(part) -> str:
     return part.__qualname__.split(".")[0].strip("_") if callable(part) else str(part)
 
 
-def parse_labels(text: str, classes: int, names: tuple[str, ...] = ()) -> list[int]:
-    """Labels from '0-9', '0,3,5' or class names, in the order given; each must be a class."""
-    if not classes:
-        raise UsageError("this model takes no labels")
-    by_name = {name.lower().replace(" ", "-"): label for label, name in enumerate(names)}
-    labels: list[int] = []
-    for part in (p.strip() for p in text.split(",")):
-        if match := re.fullmatch(r"(\d+)-(\d+)", part):
-            first, last = map(int, match.groups())
-            if first > last:
-                raise UsageError(f"--labels {part} runs backwards; write {last}-{first}")
-            labels += range(first, last + 1)
-        elif re.fullmatch(r"-?\d+", part):
-            labels.append(int(part))
-        elif part.lower().replace(" ", "-") in by_name:
-            labels.append(by_name[part.lower().replace(" ", "-")])
-        elif names:
-            raise unknown("class", part, names)
-        else:
-            raise UsageError(f"--labels {part!r} is not a number or a range such as 0-{classes - 1}")
-        if not 0 <= labels[-1] < classes:
-            raise UsageError(f"--labels {part} is outside 0-{classes - 1}, the classes of the model")
-    return labels
-
-
 def _draw(way: Variant, *args, **kwargs):
     """`sample`, where what a variant lacks on this machine is a sentence."""
     try:
@@ -239,12 +179,6 @@ def _draw(way: Variant, *args, **kwargs):
     except torch._dynamo.exc.BackendCompilerFailed as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"variant {way.name!r} could not be compiled here: {reason}") from None
-
-
-def _at_least(least: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} {value} is below {least}")
 
 
 def _report(line: str) -> None:
@@ -323,6 +257,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("models", run_models, "python -m sampler models")
     check_command.add_to(command)
+    sets_command.add_to(command)
     command("variants", run_variants, "python -m sampler variants")
     return parser
 

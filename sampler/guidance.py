@@ -49,10 +49,15 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Predict:
-    """A guided network: `of_input` reads `copies` copies of the batch [copies·B, C, H, W], and t [1]."""
+    """A guided network: `of_input` reads `copies` copies of the batch [copies·B, C, H, W], and t [1].
+
+    rebind(condition) puts another condition of the same shape in the place of the one it was made for, in the same
+    memory, so that what was compiled or captured need not be made anew.
+    """
 
     of_input: Callable[[Tensor, Tensor], Tensor | Guided]
     copies: int = 1
+    rebind: Callable[["Condition"], None] = lambda condition: None
 
     def __call__(self, x: State, t: Tensor) -> Tensor | Guided:
         if isinstance(x, Fed):
@@ -62,12 +67,16 @@ class Predict:
 
 def unguided(network: Denoiser, condition: Condition | None, scale: float) -> Predict:
     """One call with the condition (or without any, where there is none)."""
-    value = None if condition is None else condition.value
+    value = None if condition is None else condition.value.clone()
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
         return network(x, t.expand(len(x)), value)
 
-    return Predict(predict)
+    def rebind(other: Condition) -> None:
+        if value is not None:
+            value.copy_(other.value)
+
+    return Predict(predict, rebind=rebind)
 
 
 def sequential_cfg(network: Denoiser, condition: Condition | None, scale: float) -> Predict:
@@ -80,7 +89,11 @@ def sequential_cfg(network: Denoiser, condition: Condition | None, scale: float)
         t = t.expand(len(x))
         return Guided(network(x, t, value), network(x, t, null), scale)
 
-    return Predict(predict)
+    def rebind(other: Condition) -> None:
+        value.copy_(other.value)
+        null.copy_(other.null)
+
+    return Predict(predict, rebind=rebind)
 
 
 def batched_cfg(network: Denoiser, condition: Condition | None, scale: float) -> Predict:
@@ -93,10 +106,13 @@ def batched_cfg(network: Denoiser, condition: Condition | None, scale: float) ->
         conditional, unconditional = network(twice, t.expand(len(twice)), both).chunk(2)
         return Guided(conditional, unconditional, scale)
 
-    return Predict(predict, copies=2)
+    def rebind(other: Condition) -> None:
+        both.copy_(torch.cat([other.value, other.null]))
+
+    return Predict(predict, copies=2, rebind=rebind)
 
 
 def _both(condition: Condition | None, scale: float) -> tuple[Tensor, Tensor]:
     if condition is None:
         raise UsageError(f"guidance {scale:g} needs a condition (labels or an embedding); without one it is 1")
-    return condition.value, condition.null
+    return condition.value.clone(), condition.null.clone()

@@ -165,6 +165,12 @@ class Sampler:
     def draws(self) -> bool:
         return self.variant.update.draws
 
+    def rebind(self, condition: Condition | None) -> None:
+        """Go on with another condition of the same shape; nothing is compiled or captured anew."""
+        if condition is not None:
+            self.predict_guided.rebind(condition)
+            self.predict_conditional.rebind(condition)
+
     def predictions(self, trajectory: Trajectory) -> list[Predict]:
         """The prediction inside each step."""
         return [self.predict_guided if on else self.predict_conditional for on in self._guidance(trajectory)]

@@ -19,7 +19,7 @@ class Mine(nn.Module):
         self.out = nn.Conv2d(8, 1, 3, padding=1)
 
     def forward(self, x, t, label):
-        e = self.embed(label) + t[:, None] / 100
+        e = self.embed(label) + (t[:, None] / 100).to(x.dtype)
         x = torch.cat([x, e[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
         return self.out(torch.tanh(self.inner(x)))
 

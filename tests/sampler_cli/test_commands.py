@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 import sampler
-from sampler.__main__ import main, parse_labels
+from sampler.__main__ import main
+from sampler.asked import parse_labels
 from sampler.data import CLASSES
 from sampler.errors import UsageError
 from sampler.variants import VARIANTS

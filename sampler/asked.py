@@ -1,0 +1,75 @@
+"""What commands are asked for, in words: a sampler, its steps, labels and guidance, fitted to a model."""
+
+import re
+from collections.abc import Callable
+
+from sampler import data, trajectory
+from sampler.errors import UsageError, unknown
+from sampler.models import RECIPES, Model
+
+SAMPLERS: dict[str, Callable[..., trajectory.Trajectory]] = {
+    "ancestral": trajectory.ancestral,
+    "ddim": trajectory.ddim,
+    "strided": trajectory.strided,
+}
+
+
+def path_of(model: Model, sampler: str, steps: int | None) -> trajectory.Trajectory:
+    """The trajectory of a sampler by its name; steps: how many, None for each of the model's timesteps."""
+    if sampler not in SAMPLERS:
+        raise unknown("sampler", sampler, SAMPLERS)
+    timesteps = trajectory.spaced(model.schedule, steps or model.schedule.steps)
+    return SAMPLERS[sampler](model.schedule, timesteps, prediction=model.prediction, clip=model.clip)
+
+
+def class_names(model: str) -> tuple[str, ...]:
+    """The names of a shipped model's labels, where they have any."""
+    return data.CLASSES if model in RECIPES and model.startswith("fashion-mnist") else ()
+
+
+def labels_of(model: Model, text: str | None, names: tuple[str, ...]) -> list[int]:
+    """The labels asked for, all where nothing is said, none where the model takes none."""
+    if text is None:
+        return list(range(min(model.classes, 10)))
+    return parse_labels(text, model.classes, names)
+
+
+def fitting_guidance(model: Model, asked: float | None) -> float:
+    """The scale asked for, or the default: 3, and 1 (none) where the model cannot be guided."""
+    if asked is None:
+        return 3.0 if model.guidable else 1.0
+    if asked != 1 and not model.guidable:
+        lacks = "takes no labels" if not model.classes else "has no label for 'no label'"
+        raise UsageError(f"--guidance {asked:g} needs labels to guide by, but model {model.name!r} {lacks}; say 1")
+    return asked
+
+
+def parse_labels(text: str, classes: int, names: tuple[str, ...] = ()) -> list[int]:
+    """Labels from '0-9', '0,3,5' or class names, in the order given; each must be a class."""
+    if not classes:
+        raise UsageError("this model takes no labels")
+    by_name = {name.lower().replace(" ", "-"): label for label, name in enumerate(names)}
+    labels: list[int] = []
+    for part in (p.strip() for p in text.split(",")):
+        if match := re.fullmatch(r"(\d+)-(\d+)", part):
+            first, last = map(int, match.groups())
+            if first > last:
+                raise UsageError(f"--labels {part} runs backwards; write {last}-{first}")
+            labels += range(first, last + 1)
+        elif re.fullmatch(r"-?\d+", part):
+            labels.append(int(part))
+        elif part.lower().replace(" ", "-") in by_name:
+            labels.append(by_name[part.lower().replace(" ", "-")])
+        elif names:
+            raise unknown("class", part, names)
+        else:
+            raise UsageError(f"--labels {part!r} is not a number or a range such as 0-{classes - 1}")
+        if not 0 <= labels[-1] < classes:
+            raise UsageError(f"--labels {part} is outside 0-{classes - 1}, the classes of the model")
+    return labels
+
+
+def at_least(least: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} {value} is below {least}")
