@@ -11,6 +11,13 @@ PLACES = (
 )  # fmt: skip
 
 
+LONGEST = 26  # letters of a name beside an axis, that it may not take the figure's place
+
+
+def short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+
+
 def beside(axes, points: list[tuple[float, float, str, str]], size: float = 7.0) -> None:
     """Write a name beside each (x, y, name, colour); the axes' limits and scales must be final."""
     figure = axes.figure
@@ -23,7 +30,7 @@ def beside(axes, points: list[tuple[float, float, str, str]], size: float = 7.0)
     for x, y, name, hue in points:
         best = None
         for dx, dy, across, along in PLACES:
-            text = axes.annotate(name, (x, y), xytext=(dx, dy), textcoords="offset points", ha=across, va=along,
+            text = axes.annotate(short(name), (x, y), xytext=(dx, dy), textcoords="offset points", ha=across, va=along,
                                  fontsize=size, color=hue)  # fmt: skip
             box = text.get_window_extent(renderer)
             hidden = sum(box.overlaps(other) for other in taken)

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from bench.contenders import REFERENCE, TEXTBOOK
 from bench.measurement import Measurement, Row
+from bench.report import labels
 from bench.report.style import NARROW_INCHES, Plot, colour
 from bench.report.table import heading, shown
 
@@ -48,7 +49,7 @@ def draw(timed: list[Row], failed: list[Row], inches: float) -> Figure:
     textbook = next((r for r in timed if r.name == TEXTBOOK), None)
     if textbook is not None and textbook.speedup is not None:
         axes.axvline(textbook.speedup.value, color=colour("quiet"), linewidth=0.8, linestyle=(0, (1, 2)))
-    axes.set_yticks(range(len(rungs)), [r.name[:40] for r in rungs])
+    axes.set_yticks(range(len(rungs)), [labels.short(r.name) for r in rungs])
     ticks = [t for t in TICKS if min(low, 1) * 0.8 <= t <= max(high, 1) * 1.2]
     axes.set_xticks(ticks[:: 2 if inches <= NARROW_INCHES and len(ticks) > 5 else 1])
     axes.xaxis.set_major_formatter("{x:g}×")

@@ -107,7 +107,7 @@ def _parts(costs: list[Cost], inches: float) -> Figure:
                 axes.annotate(phase, (left, at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=6.5,
                               color=colour("quiet"))  # fmt: skip
     middles = [i * (len(PHASES) + 1) + 1 for i in range(len(costs))]
-    axes.set_yticks(middles, [c.row.name for c in reversed(costs)])
+    axes.set_yticks(middles, [labels.short(c.row.name) for c in reversed(costs)])
     axes.set_ylim(-1, len(costs) * (len(PHASES) + 1) - 0.5)
     axes.set_xlabel("MiB at the peak of each phase", loc="left")
     axes.margins(x=0.16)

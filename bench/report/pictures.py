@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.measurement import Measurement, Row
+from bench.report import labels
 from bench.report.style import Plot
 from bench.report.table import heading
 
@@ -114,6 +115,6 @@ def _draw(measurement: Measurement, rows: dict[str, np.ndarray], inches: float) 
                 picture = pictures[column].transpose(1, 2, 0)
                 axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray",
                             vmin=0, vmax=255, interpolation="nearest")  # fmt: skip
-        line[0].text(-0.12, 0.5, f"{name[:40]}\n{measurement.row(name).steps:,} steps", transform=line[0].transAxes,
-                     ha="right", va="center")  # fmt: skip
+        said = f"{labels.short(name)}\n{measurement.row(name).steps:,} steps"
+        line[0].text(-0.12, 0.5, said, transform=line[0].transAxes, ha="right", va="center")
     return figure

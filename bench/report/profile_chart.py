@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from bench.cost import Cost
 from bench.measurement import Measurement
+from bench.report import labels
 from bench.report.style import NARROW_INCHES, Plot, colour
 from bench.report.table import heading
 
@@ -50,7 +51,7 @@ def _draw(costs: list[Cost], inches: float) -> Figure:
         if "gpu" in cost.row.measurement.environment:
             axes.annotate(f"{cost.launches_a_step:.3g} launches", (left, at), xytext=(4, 0),
                           textcoords="offset points", va="center", fontsize=7)  # fmt: skip
-    axes.set_yticks(range(len(costs)), [c.row.name for c in reversed(costs)])
+    axes.set_yticks(range(len(costs)), [labels.short(c.row.name) for c in reversed(costs)])
     axes.set_xlabel("ms a step under the profiler", loc="left")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2 if inches <= NARROW_INCHES else 5, borderpad=0)
     axes.grid(axis="x")

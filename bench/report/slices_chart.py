@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.measurement import Measurement, Row
+from bench.report import labels
 from bench.report.style import NARROW_INCHES, Plot, colour
 from bench.report.table import heading
 
@@ -59,7 +60,7 @@ def _draw(rows: list[Row], inches: float, pairs: int) -> Figure:
     axes.set_xticks([t for t in ticks if low <= t <= high][:: 2 if inches <= NARROW_INCHES else 1])
     axes.xaxis.set_major_formatter("{x:g}×")
     axes.minorticks_off()
-    axes.set_yticks(range(len(rows)), [r.name for r in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [labels.short(r.name) for r in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel("time of a step over the reference’s (log scale)", loc="left")
     axes.grid(axis="x")
