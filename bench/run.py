@@ -78,6 +78,10 @@ def _measure(job: Measurement, able: list[str], say, plant: str | None) -> None:
     workload = job.workload
     task: dict[str, Any] = {"workload": workload.json(), "plant": plant}
 
+    if able == [REFERENCE]:
+        why = "nothing to be compared with: no other row asked for can run here"
+        job.events.append({"event": "unavailable", "row": REFERENCE, "message": why})
+        return
     say("inspecting each row in a process of its own: first call (what is compiled is cached), memory, proofs")
     _inspect(job, able, task, say)
     if job.of("error", REFERENCE):

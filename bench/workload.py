@@ -1,5 +1,6 @@
 """What is measured: the model, the batch, the steps, the guidance, and how long to take over it."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -40,6 +41,8 @@ class Workload:
                 raise UsageError(f"{name} = {getattr(self, name)}; it must be at least {low}")
         if not 1 <= self.steps <= self.timesteps:
             raise UsageError(f"steps = {self.steps} is outside 1…{self.timesteps}, the model's timesteps")
+        if not math.isfinite(self.guidance):
+            raise UsageError(f"guidance = {self.guidance}; it must be a finite number")
         if not self.budget_s > 0:
             raise UsageError(f"budget = {self.budget_s:g} s; it must be positive")
 

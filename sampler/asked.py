@@ -55,7 +55,7 @@ def parse_labels(text: str, classes: int, names: tuple[str, ...] = ()) -> list[i
             first, last = map(int, match.groups())
             if first > last:
                 raise UsageError(f"--labels {part} runs backwards; write {last}-{first}")
-            labels += range(first, last + 1)
+            labels += range(first, max(first, min(last, classes)) + 1)  # one too many is enough to be refused
         elif re.fullmatch(r"-?\d+", part):
             labels.append(int(part))
         elif part.lower().replace(" ", "-") in by_name:

@@ -21,6 +21,12 @@ def fashion_mnist(split: str = "train", root: Path = DEFAULT_ROOT) -> tuple[Tens
     root = Path(root)
     images = _read_idx(root / f"{split}-images-idx3-ubyte.gz", dimensions=3)
     labels = _read_idx(root / f"{split}-labels-idx1-ubyte.gz", dimensions=1)
+    if images.shape[1:] != (28, 28) or len(labels) != len(images) or labels.max(initial=0) >= len(CLASSES):
+        height, width = images.shape[1:]
+        raise UsageError(
+            f"{root} holds {len(images)} images of {height}×{width} and {len(labels)} labels up to "
+            f"{labels.max(initial=0)}; Fashion-MNIST's are 28×28, a label in 0…9 each"
+        )
     return torch.from_numpy(images).float().div(127.5).sub(1)[:, None], torch.from_numpy(labels).long()
 
 
@@ -31,8 +37,9 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
             "(apt-get install dataset-fashion-mnist) or name its folder with --data"
         )
     raw = gzip.decompress(path.read_bytes())
-    shape = np.frombuffer(raw, ">i4", count=dimensions, offset=4)
-    body = np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions)
-    if raw[2] != 8 or raw[3] != dimensions or body.size != shape.prod():
+    head = 4 + 4 * dimensions
+    shape = np.frombuffer(raw[4:head].ljust(head - 4, b"\0"), ">i4")
+    body = np.frombuffer(raw[head:], np.uint8)
+    if len(raw) < head or raw[2] != 8 or raw[3] != dimensions or body.size != shape.prod(dtype=np.int64):
         raise UsageError(f"{path} is not an IDX file of {dimensions}-dimensional bytes")
     return body.reshape(tuple(shape)).copy()

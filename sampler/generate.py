@@ -14,7 +14,7 @@ from sampler.guidance import Condition
 from sampler.models import Model
 from sampler.noise import GeneratorNoise, Noise, PhiloxNoise
 from sampler.posterior import estimate_x0
-from sampler.trajectory import Trajectory
+from sampler.trajectory import PREDICTIONS, Trajectory
 from sampler.variants import REFERENCE, Sampler, Variant, build, find_first_nonfinite, run
 
 
@@ -78,6 +78,7 @@ def sample(
             f"the trajectory was made for a schedule of {trajectory.train_steps} timesteps, "
             f"but model {model.name!r} was trained on {model.schedule.steps}"
         )
+    _check_rows(model, trajectory)
     if variant.needs and variant.needs != model.device.type:
         raise UsageError(
             f"variant {variant.name!r} needs a {variant.needs} device, but model {model.name!r} is on "
@@ -117,6 +118,17 @@ def check_model(model: Model, condition: Condition | None) -> None:
     value = None if condition is None else condition.value[:b].to(model.device)
     x = torch.zeros(b, *model.shape, device=model.device)
     model_check.call(model, x, torch.full((b,), model.schedule.steps - 1, device=model.device), value)
+
+
+def _check_rows(model: Model, trajectory: Trajectory) -> None:
+    """Refuse a trajectory whose x0 = a·x - b·out is not that of the model's prediction and schedule."""
+    alphas_cumprod = model.schedule.alphas_cumprod[list(trajectory.timesteps)]
+    a, b = PREDICTIONS[model.prediction](alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt())
+    if not torch.allclose(trajectory.rows[:, :2], torch.stack([a, b], dim=1), rtol=1e-6, atol=1e-9):
+        raise UsageError(
+            f"the trajectory was not made for model {model.name!r}, which predicts {model.prediction}: give "
+            f"{trajectory.name} this model's schedule and prediction={model.prediction!r}"
+        )
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import csv
 import os
 import pickle
 import time
+import zlib
 from dataclasses import asdict, dataclass
 from math import cos, pi
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import Tensor
 from sampler.errors import UsageError
 from sampler.schedule import NoiseSchedule
 from sampler.unet import UNet
+
+CHECKPOINT = {"options", "network", "ema", "step", "optimizer", "spent_s", "history"}  # what each one holds
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,13 @@ def train(
     """Train to predict ε (Ho et al. 2020, Eq. 14) and return the EMA weights.
 
     images [N, C, H, W] in [-1, 1], labels [N]. The folder holds `checkpoint.pt` (replaced
-    atomically) and `loss.csv`; where a checkpoint of the same options is found, it goes on from it.
+    atomically) and `loss.csv`; where a checkpoint of the same options and data is found, it goes on from it.
     """
     if len(images) != len(labels):
         raise UsageError(f"{len(images)} images were given with {len(labels)} labels")
     if len(images) < options.batch:
         raise UsageError(f"a batch of {options.batch} cannot be taken from {len(images)} images")
+    data = _mark(images, labels)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     device = next(network.parameters()).device
@@ -69,13 +73,17 @@ def train(
     if checkpoint.exists():
         try:
             saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            if not isinstance(saved, dict) or not saved.keys() >= CHECKPOINT:
+                raise RuntimeError("a file of torch.save, but none of ours")
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise UsageError(f"{checkpoint} is not a readable checkpoint; remove it to start afresh") from error
         if saved["options"] != asdict(options):
             raise UsageError(
                 f"{checkpoint} belongs to a run with other options ({saved['options']}); "
                 "name another --out or remove it"
             )
+        if saved.get("data", data) != data:  # older checkpoints do not say
+            raise UsageError(f"{checkpoint} belongs to a run on other data; name another --out or remove it")
         try:
             network.load_state_dict(saved["network"])
         except RuntimeError as error:
@@ -89,7 +97,7 @@ def train(
     def save() -> None:
         state = {
             "options": asdict(options), "network": network.state_dict(), "ema": ema, "step": step,
-            "optimizer": optimizer.state_dict(), "spent_s": spent_s, "history": history,
+            "optimizer": optimizer.state_dict(), "spent_s": spent_s, "history": history, "data": data,
         }  # fmt: skip
         partial = checkpoint.with_suffix(".partial")
         torch.save(state, partial)
@@ -148,6 +156,11 @@ def _training_step(network, schedule, images, labels, options, step, optimizer) 
     torch.nn.utils.clip_grad_norm_(network.parameters(), options.gradient_norm)
     optimizer.step()
     return float(loss.detach())
+
+
+def _mark(images: Tensor, labels: Tensor) -> list[int]:
+    """Their number and a checksum, by which a checkpoint knows the data again."""
+    return [len(images), zlib.crc32(labels.cpu().numpy().tobytes(), zlib.crc32(images.cpu().numpy().tobytes()))]
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

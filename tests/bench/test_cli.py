@@ -48,6 +48,8 @@ def test_run_refuses_an_unknown_row_with_the_nearest(capsys, tmp_path) -> None:
     (["run", "--threads", "-1"], "threads = -1"),
     (["run", "--budget", "0"], "budget = 0"),
     (["run", "--budget", "nan"], "budget = nan"),
+    (["run", "--guidance", "nan"], "guidance = nan"),
+    (["run", "--guidance", "inf"], "guidance = inf"),
     (["run", "--model", "fashion-mnis"], "did you mean 'fashion-mnist'"),
     (["run", "--device", "nonsense"], "unknown device 'nonsense'"),
     (["run", "--rows", "reference"], "nothing to be compared with"),

@@ -130,5 +130,13 @@ def test_the_reference_alone_is_refused(rows: list[str]) -> None:
         measure(TINY, rows)
 
 
+def test_rows_that_cannot_run_here_start_nothing_and_do_not_turn_the_exit(monkeypatch) -> None:
+    monkeypatch.setattr(run, "_inspect", lambda *arguments: pytest.fail("looked at the reference for nothing"))
+    job = measure(TINY, ["cuda-graph"])
+    assert {name: job.row(name).status for name in job.rows} == {"reference": "grey", "cuda-graph": "grey"}
+    assert failures(job) == []
+    assert "| needs CUDA |" in table.markdown(job)
+
+
 def test_a_row_asked_for_twice_is_one_row() -> None:
     assert run._chosen(["ddim", "ddim", "reference"], None) == ["reference", "ddim"]

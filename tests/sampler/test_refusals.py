@@ -112,6 +112,19 @@ def test_a_trajectory_of_another_schedule(tiny):
         sample(tiny, ancestral(schedules.linear(100)), count=1, progress=False)
 
 
+OF_ANOTHER_MODEL = {
+    "prediction": lambda s: ancestral(s, (900, 5), prediction="v"),
+    "schedule of as many steps": lambda s: ddim(schedules.cosine(), (900, 5)),
+}
+
+
+@pytest.mark.parametrize("case", OF_ANOTHER_MODEL)
+def test_a_trajectory_of_another_model(case, tiny):
+    """Nothing else would tell: its pictures are finite, within the bound, and wrong."""
+    with pytest.raises(UsageError, match=r"not made for model 'tiny', which predicts epsilon: give .*'epsilon'$"):
+        sample(tiny, OF_ANOTHER_MODEL[case](tiny.schedule), count=1, progress=False)
+
+
 class Answers(nn.Module):
     def __init__(self, answer):
         super().__init__()

@@ -135,6 +135,19 @@ def test_only_whole_files_are_put_in_place(schedule, images, labels, tmp_path, m
     assert moved == [("checkpoint.partial", "checkpoint.pt")]
 
 
+def test_a_checkpoint_of_other_data_is_a_sentence(uninterrupted, schedule, images, labels):
+    for others in ((images.flip(0), labels), (images, labels.flip(0)), (images[:16], labels[:16])):
+        with pytest.raises(UsageError, match=r"checkpoint.pt belongs to a run on other data; name another --out"):
+            train(fresh(), schedule, *others, OPTIONS, uninterrupted[2])
+
+
+@pytest.mark.parametrize("content", [[1], {}, {"options": 1}])
+def test_a_file_that_is_no_checkpoint_is_a_sentence(content, schedule, images, labels, tmp_path):
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(UsageError, match=r"checkpoint.pt is not a readable checkpoint; remove it"):
+        train(fresh(), schedule, images, labels, OPTIONS, tmp_path)
+
+
 @pytest.mark.parametrize("damage", [lambda whole: whole[:1000], lambda whole: b"", lambda whole: b"x" * 500])
 def test_a_damaged_checkpoint_is_a_sentence(damage, uninterrupted, schedule, images, labels, tmp_path):
     whole = (uninterrupted[2] / "checkpoint.pt").read_bytes()

@@ -33,6 +33,7 @@ MISTAKES = {
     "unknown model": (["grid", "--out", "x.png", "--model", "fashion-mnits"], "did you mean 'fashion-mnist'"),
     "unknown device": (["grid", "--out", "x.png", "--device", "gpu"], "'cpu'|cpu, cuda"),
     "label too large": (["grid", "--out", "x.png", "--labels", "3-12"], "3-12 is outside 0-9"),
+    "label far too large": (["grid", "--out", "x.png", "--labels", "0-99999999999"], "0-99999999999 is outside 0-9"),
     "label range backwards": (["grid", "--out", "x.png", "--labels", "5-2"], "2-5"),
     "unknown class": (["grid", "--out", "x.png", "--labels", "sneakers"], "did you mean 'sneaker'"),
     "no label": (["grid", "--out", "x.png", "--labels", ""], "class"),

@@ -1,7 +1,9 @@
 """`python -m sampler train` from a data folder to a weights file, killed on the way and not."""
 
 import csv
+import gzip
 import json
+import shutil
 import signal
 import time
 
@@ -113,3 +115,19 @@ def wait_for(path, process) -> None:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end_s
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("labels-idx1", b"abc", "is not an IDX file of 1-dimensional bytes"),
+    ("images-idx3", bytes([0, 0, 8, 3, 0, 0, 0, 1]), "is not an IDX file of 3-dimensional bytes"),
+    ("labels-idx1", bytes([0, 0, 8, 1, 0, 0, 0, 48]) + bytes([77] * 48), "48 labels up to 77; Fashion-MNIST's are"),
+    ("labels-idx1", bytes([0, 0, 8, 1, 0, 0, 0, 2, 0, 1]), "holds 48 images of 28×28 and 2 labels"),
+    ("images-idx3", bytes([0, 0, 8, 3, 0, 0, 0, 48, 0, 0, 0, 2, 0, 0, 0, 2]) + bytes(192), "48 images of 2×2"),
+])  # fmt: skip
+def test_data_that_are_not_fashion_mnist_are_a_sentence(name, content, said, tiny_data, tmp_path, capsys):
+    folder = shutil.copytree(tiny_data, tmp_path / "data")
+    (folder / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(content))
+    assert main([str(a) for a in arguments(folder, tmp_path / "out")]) == 3
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
