@@ -110,7 +110,8 @@ def _header(state: Path, say) -> dict[str, Any]:
     """The first line of the state: what is calibrated. Made anew where there is no state yet."""
     limits = thresholds.load().default
     mine = {"schema": SCHEMA, "workers": WORKERS, "fresh_workers": FRESH_WORKERS, "batch": BATCH,
-            "tolerated": limits.tolerated, "must_detect": limits.must_detect, "missed": Rule.missed}  # fmt: skip
+            "tolerated": limits.tolerated, "must_detect": limits.must_detect, "missed": Rule.missed,
+            "threads": 1}  # fmt: skip
     if state.exists():
         header = json.loads(state.read_text().split("\n", 1)[0])
         for name, value in mine.items():

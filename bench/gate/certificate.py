@@ -14,8 +14,9 @@ from bench.store import write_atomically
 from sampler.errors import UsageError
 
 NAME = "gate-certificate.json"
-DESIGN = ("workers", "fresh_workers", "batch", "tolerated", "must_detect", "missed", "call_s")  # of the header
-COVERS = ("workers", "fresh_workers", "tolerated", "must_detect", "missed")  # what a run must share to be covered
+# what a run must share to be covered, and what else the header tells of the design
+COVERS = ("workers", "fresh_workers", "tolerated", "must_detect", "missed", "threads")
+DESIGN = (*COVERS, "batch", "call_s")
 WITHIN_S = 10.0  # in how long a decision should have fallen
 
 

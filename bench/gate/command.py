@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import sys
 import traceback
@@ -144,7 +145,9 @@ def run(arguments: argparse.Namespace) -> int:
 def against(arguments: argparse.Namespace, say) -> GateResult:
     """The strict gate: this tree and a worktree of the other revision."""
     checked_device(arguments.device)
-    repository = trees.top_level(Path.cwd()) if arguments.model else environment.ROOT
+    repository = trees.top_level(Path.cwd()) if arguments.model else _checkout()
+    if arguments.base_python and not shutil.which(arguments.base_python):
+        raise UsageError(f"--base-python {arguments.base_python} is nothing that can be run")
     commit = trees.resolve(repository, arguments.against)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().getrandbits(31)
     with trees.worktree(repository, commit, say) as tree:
@@ -153,7 +156,7 @@ def against(arguments: argparse.Namespace, say) -> GateResult:
             Side("the base", tree, python, trees.describe(repository, commit)),
             Side("this tree", repository, sys.executable, trees.describe(repository)),
             _task(arguments, repository), thresholds.load(arguments.thresholds or thresholds.FILE),
-            arguments.rows.split(",") if arguments.rows else ["model"] if arguments.model else None,
+            _names(arguments.rows) or (["model"] if arguments.model else None),
             arguments.budget, arguments.workers, min(arguments.workers, FRESH_WORKERS), seed,
             arguments.strict, arguments.ratchet, environment.fingerprint(arguments.device),
             _command(arguments, commit),
@@ -161,8 +164,29 @@ def against(arguments: argparse.Namespace, say) -> GateResult:
         result = run_gate(job, say)
     limits = job.thresholds.default
     design = {"workers": job.workers, "fresh_workers": job.fresh_workers, "tolerated": limits.tolerated,
-              "must_detect": limits.must_detect, "missed": Rule.missed}  # fmt: skip
+              "must_detect": limits.must_detect, "missed": Rule.missed, "threads": arguments.threads}  # fmt: skip
     return replace(result, certificate=certificate.sentence(environment.machine(arguments.device), design))
+
+
+def _names(text: str | None) -> list[str]:
+    """The rows of a list like a,b."""
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise UsageError(f"--rows {text!r} names no row")
+    return list(dict.fromkeys(names))
+
+
+def _checkout(root: Path = environment.ROOT) -> Path:
+    """The repository of this house, where it is a checkout and not an installed package."""
+    try:
+        if trees.top_level(root).resolve() == root.resolve():
+            return root
+    except UsageError:
+        pass
+    raise UsageError(
+        "this harness is installed here and no git checkout; to judge the model of the repository you stand in, "
+        "name it: --model package.module:factory"
+    )
 
 
 def _task(arguments: argparse.Namespace, repository: Path) -> dict:

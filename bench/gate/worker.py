@@ -147,7 +147,10 @@ def start_all(sides: Sequence[Side], task: dict[str, Any], each: int) -> list[li
             for _ in range(each):
                 started[-1].append(side.start(task))
         for worker in (w for workers in started for w in workers):
-            worker.hello()
+            try:
+                worker.hello()
+            except WorkerFault as fault:
+                raise WorkerFault(f"{worker.side.name}: {fault}") from None
     except BaseException:
         stop_all(started)
         raise

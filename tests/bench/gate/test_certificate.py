@@ -13,7 +13,7 @@ from sampler.errors import UsageError
 from tests.bench.gate.fakes import BASE, CALL_S, THIS, FakeMachine, FakeWorker
 
 HEADER = {"schema": 1, "workers": 4, "fresh_workers": 3, "batch": 3, "tolerated": 0.02, "must_detect": 0.05,
-          "missed": 0.005, "unit": 0.0025, "call_s": 0.012, "commit": "0123456789",
+          "missed": 0.005, "threads": 1, "unit": 0.0025, "call_s": 0.012, "commit": "0123456789",
           "environment": {"machine": "made-up"}}  # fmt: skip
 DESIGN = {name: HEADER[name] for name in certificate.COVERS}
 

@@ -7,7 +7,9 @@ import pytest
 
 from bench.__main__ import main
 from bench.gate import command
+from sampler.errors import UsageError
 from tests.bench.gate.made_up import failing, passing, result, row
+from tests.bench.gate.test_trees import git
 
 
 @pytest.fixture
@@ -54,6 +56,8 @@ def test_a_word_that_is_not_understood_is_3_for_2_means_not_judged(capsys, argum
     (["--against", "HEAD", "--model", "package"], "names no factory; write package.module:factory"),
     (["--against", "HEAD", "--model", "a:b", "--shape", "3,x"], "no list of integers"),
     (["--against", "HEAD", "--thresholds", "none.toml"], "cannot read none.toml"),
+    (["--against", "HEAD", "--base-python", "/no/python"], "--base-python /no/python is nothing that can be run"),
+    (["--against", "HEAD", "--rows", " ,"], "names no row"),
     (["--baseline", "none.json"], "cannot read none.json"),
     (["--baseline", "none.json", "--ratchet"], "--ratchet needs --against"),
     (["--baseline", "none.json", "--model", "a:b"], "--model needs --against"),
@@ -63,6 +67,17 @@ def test_a_mistake_is_one_sentence_and_exit_3(capsys, arguments: list[str], said
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
+
+
+def test_an_installed_harness_says_that_it_needs_a_model(tmp_path) -> None:
+    with pytest.raises(UsageError, match="name it: --model package"):
+        command._checkout(tmp_path)  # in no repository
+    git(tmp_path, "init", "-q")
+    inside = tmp_path / "venv" / "site-packages"
+    inside.mkdir(parents=True)
+    with pytest.raises(UsageError, match="name it: --model package"):
+        command._checkout(inside)  # in one that is not its own
+    assert command._checkout(tmp_path) == tmp_path
 
 
 def test_everything_that_is_asked_for_is_written(given, tmp_path, capsys) -> None:
