@@ -41,9 +41,13 @@ def steps(found: Quality) -> bytes:
     axes[0].set_title("kernel distance to real images (lower is better)", fontsize=10)
     axes[1].set_title("share recognised as the label asked for", fontsize=10)
     axes[2].set_title("diversity: mean distance within a label", fontsize=10)
-    axes[0].legend(fontsize=8)
-    n = found.judged[plan.REFERENCE].figures.pictures
+    axes[2].legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.0, 0.94))  # below the line of the real images
+    n = _of({found.judged[point].figures.pictures for point in plan.curve()})
     return _png(figure, f"What fewer steps cost: {n} pictures a point, guidance {plan.SCALE:g}; bars 95 %")
+
+
+def _of(counts: set[int]) -> str:
+    return " or ".join(map(str, sorted(counts)))
 
 
 def _bars(axis, at, values, look) -> None:
@@ -57,8 +61,8 @@ def guidance(found: Quality) -> bytes:
     those = [found.judged[plan.guidance_point(s)].figures for s in plan.GUIDANCE]
     look = {"color": COLOURS["ancestral"], "marker": "o", "markersize": 4, "capsize": 2}
     _bars(plane, [f.diversity for f in those], [(f.accuracy.value, *f.accuracy.interval) for f in those], look)
-    for i, (scale, f) in enumerate(zip(plan.GUIDANCE, those, strict=True)):
-        aside = (5, -11) if i % 2 else (-12, 5)
+    for scale, f in zip(plan.GUIDANCE, those, strict=True):
+        aside = (7, 3) if scale < 4 else (-13, -12) if scale == 4 else (6, -13)
         plane.annotate(f"{scale:g}", (f.diversity, f.accuracy.value), xytext=aside, textcoords="offset points",
                        fontsize=8)  # fmt: skip
     assert found.floor is not None
@@ -77,7 +81,7 @@ def guidance(found: Quality) -> bytes:
     line.legend(fontsize=8)
     for axis in (plane, line):
         axis.grid(color="0.92")
-    n = those[0].pictures
+    n = _of({f.pictures for f in those})
     return _png(figure, f"Guidance trades diversity for labels: {plan.GUIDANCE_STEPS} ancestral steps, {n} pictures a "
                         "scale; bars 95 %")  # fmt: skip
 
@@ -116,7 +120,9 @@ def _grid(found: Quality, points: dict[str, str], drawn, title: str) -> bytes | 
 
 
 def _png(figure, title: str) -> bytes:
-    figure.suptitle(title, fontsize=11, fontweight="bold", y=0.995)
+    # where the layout is constrained it makes room for the title, unless told where that goes
+    where = {} if figure.get_layout_engine() else {"y": 0.995}
+    figure.suptitle(title, fontsize=11, fontweight="bold", **where)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
     plt.close(figure)
