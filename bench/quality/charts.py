@@ -22,7 +22,7 @@ GRID_STEPS = (1000, 250, 50, 25, 10)
 
 def steps(found: Quality) -> bytes:
     """`draw_steps` as a PNG file's bytes."""
-    n = found.judged[plan.REFERENCE].figures.pictures
+    n = _of({found.judged[point].figures.pictures for point in plan.curve()})
     return _png(
         draw_steps(found, 13), f"What fewer steps cost: {n} pictures a point, guidance {plan.SCALE:g}; bars 95 %"
     )
@@ -50,8 +50,12 @@ def draw_steps(found: Quality, inches: float) -> Figure:
     axes[0].set_title("kernel distance to real images (lower is better)", fontsize=10)
     axes[1].set_title("share recognised as the label asked for", fontsize=10)
     axes[2].set_title("diversity: mean distance within a label", fontsize=10)
-    axes[0].legend(fontsize=8)
+    axes[2].legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.0, 0.94))  # below the line of the real images
     return figure
+
+
+def _of(counts: set[int]) -> str:
+    return " or ".join(map(str, sorted(counts)))
 
 
 def _bars(axis, at, values, look) -> None:
@@ -61,7 +65,7 @@ def _bars(axis, at, values, look) -> None:
 
 def guidance(found: Quality) -> bytes:
     """`draw_guidance` as a PNG file's bytes."""
-    n = found.judged[plan.guidance_point(plan.SCALE)].figures.pictures
+    n = _of({found.judged[plan.guidance_point(s)].figures.pictures for s in plan.GUIDANCE})
     title = f"Guidance trades diversity for labels: {plan.GUIDANCE_STEPS} ancestral steps, {n} pictures a scale"
     return _png(draw_guidance(found, 11), f"{title}; bars 95 %")
 
@@ -72,8 +76,8 @@ def draw_guidance(found: Quality, inches: float) -> Figure:
     those = [found.judged[plan.guidance_point(s)].figures for s in plan.GUIDANCE]
     look = {"color": COLOURS["ancestral"], "marker": "o", "markersize": 4, "capsize": 2}
     _bars(plane, [f.diversity for f in those], [(f.accuracy.value, *f.accuracy.interval) for f in those], look)
-    for i, (scale, f) in enumerate(zip(plan.GUIDANCE, those, strict=True)):
-        aside = (5, -11) if i % 2 else (-12, 5)
+    for scale, f in zip(plan.GUIDANCE, those, strict=True):
+        aside = (7, 3) if scale < 4 else (-13, -12) if scale == 4 else (6, -13)
         plane.annotate(f"{scale:g}", (f.diversity, f.accuracy.value), xytext=aside, textcoords="offset points",
                        fontsize=8)  # fmt: skip
     assert found.floor is not None
@@ -129,7 +133,9 @@ def _grid(found: Quality, points: dict[str, str], drawn, title: str) -> bytes | 
 
 
 def _png(figure, title: str) -> bytes:
-    figure.suptitle(title, fontsize=11, fontweight="bold", y=0.995)
+    # where the layout is constrained it makes room for the title, unless told where that goes
+    where = {} if figure.get_layout_engine() else {"y": 0.995}
+    figure.suptitle(title, fontsize=11, fontweight="bold", **where)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
     plt.close(figure)

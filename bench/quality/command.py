@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -20,7 +21,6 @@ from sampler.errors import UsageError
 from sampler.files import writable_folder
 from sampler.models import checked_device
 
-SAMPLES, SAMPLES_CUDA = 200, 10_000
 UNSURE_EXIT = 2  # under --strict
 LAYERS = ("same-noise", "pictures")
 
@@ -31,9 +31,10 @@ def add_to(commands) -> None:
         "quality", help="draw and judge the pictures of every row that changes them, and compare the others value by "
                         "value; resumable, nothing is drawn twice")  # fmt: skip
     parser.add_argument("--samples", type=int, metavar="N",
-                        help=f"pictures a point, in tens (default: {SAMPLES}; on CUDA {SAMPLES_CUDA:,})")  # fmt: skip
+                        help=f"pictures a point, in tens (default: {plan.SAMPLES}; on CUDA {plan.SAMPLES_CUDA:,}); on "
+                             f"a CPU {plan.MORE} times as many where they decide or cost little")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="device to draw on (%(default)s)")
-    parser.add_argument("--processes", type=int, metavar="P", help="that draw at once on a CPU (default: its cores)")
+    parser.add_argument("--processes", type=int, metavar="P", help="that work at once on a CPU (default: its cores)")
     parser.add_argument("--only", choices=LAYERS, help="one layer alone (default: both)")
     parser.add_argument("--report", action="store_true", help="only make the tables and charts again, from the result")
     parser.add_argument("--strict", action="store_true", help=f"exit {UNSURE_EXIT} where a row is UNSURE")
@@ -44,7 +45,7 @@ def add_to(commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     device = arguments.device
     checked_device(device)
-    samples = arguments.samples or (SAMPLES if torch.device(device).type == "cpu" else SAMPLES_CUDA)
+    samples = arguments.samples or (plan.SAMPLES if torch.device(device).type == "cpu" else plan.SAMPLES_CUDA)
     if samples < 50 or samples % 10:
         raise UsageError(f"samples = {samples}; a multiple of ten from 50 on is needed, or nothing can be said")
     folder = writable_folder(arguments.out / environment.machine(device) / "quality")
@@ -52,14 +53,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report:
         found = load(path)
     else:
+        before = load(path) if arguments.only and path.exists() else None  # refused before the work, not after it
         found = _fresh(device, samples)
+        processes = arguments.processes or os.cpu_count() or 1
         with Progress() as progress:
             if arguments.only != "pictures":
-                layer_1(found, device, progress.say)
+                layer_1(found, device, processes, progress.say)
             if arguments.only != "same-noise":
-                layer_2(found, device, samples, arguments.processes or os.cpu_count() or 1, progress.say)
-        if arguments.only and path.exists():
-            _keep_the_other_layer(found, load(path), arguments.only)
+                layer_2(found, device, samples, processes, progress.say)
+        if before is not None:
+            _keep_the_other_layer(found, before, arguments.only)
         write_atomically(path, found.json())
     outputs = write(found, folder)
     print(tables.terminal(found))
@@ -77,18 +80,27 @@ def _fresh(device: str, samples: int) -> Quality:
     return Quality(environment.fingerprint(device), started, command, samples)
 
 
+def _by(found: Quality) -> str:
+    """What a layer was made by: a result may hold one of a run before."""
+    e = found.environment
+    dirty = " with uncommitted changes" if e["dirty"] else ""
+    return f"commit {e['commit']}{dirty}, PyTorch {e['torch']}, {found.started}, `{found.command}`"
+
+
 def _keep_the_other_layer(found: Quality, before: Quality, only: str) -> None:
-    names = ("judged", "floor", "ceiling", "trial", "samples") if only == "same-noise" else ("divergence", "faults")
-    for name in names:
+    pictures, same_noise = ("judged", "floor", "ceiling", "trial", "power", "samples"), ("divergence", "faults")
+    for name in pictures if only == "same-noise" else same_noise:
         setattr(found, name, getattr(before, name))
     found.took_s = {**before.took_s, **found.took_s}
+    found.made = {**before.made, **found.made}
 
 
-def layer_1(found: Quality, device: str, say) -> None:
+def layer_1(found: Quality, device: str, processes: int, say) -> None:
     """Every row that takes the reference's path, against one float64 run of it."""
     begun = time.monotonic()
     asked = workload("quick", device=device, steps=divergence.STEPS)
-    divergence.compare(asked, divergence.chosen(None, device), found.divergence, found.faults, say)
+    divergence.compare(asked, divergence.chosen(None, device), found.divergence, found.faults, processes, say)
+    found.made["same noise"] = _by(found)
     found.took_s["layer 1"] = round(time.monotonic() - begun, 1)
 
 
@@ -97,29 +109,34 @@ def layer_2(found: Quality, device: str, samples: int, processes: int, say, kept
     begun = time.monotonic()
     of = plan.of_device(device)
     points = of()
-    drawing.draw(of, plan.wanted(samples, device), kept, processes, say)
+    wanted = dict(plan.wanted(samples, device))
+    drawing.draw(of, list(wanted.items()), kept, processes, say)
     found.took_s["drawing"] = round(time.monotonic() - begun, 1)
     begun = time.monotonic()
 
+    @cache
     def drawn(name: str) -> drawing.Drawn:
-        those = drawing.read(points[name], samples, kept)
+        those = drawing.read(points[name], wanted[name], kept)
         if those is None:
             raise UsageError(f"pictures of {name} vanished from {kept}")
         return those
 
+    @cache
     def seen(name: str) -> Seen:
-        those = drawn(name)
-        return see(those.images, those.labels)
+        return see(drawn(name).images, drawn(name).labels)
 
     reference = seen(plan.REFERENCE)
     for name, point in points.items():
         say(f"judging {name}")
+        figures = judge(seen(name), reference, samples)
         cpu_s = drawn(name).cpu_s
-        figures = judge(seen(name), reference)
         found.judged[name] = Judged(point.digest, point.path.steps, point.guidance, point.seed, cpu_s, figures)
     say("judging real test images and noise, and trying the metric")
-    found.floor, found.ceiling = judge(real_test(min(samples, 1000))), judge(noise(samples))
+    n = len(reference)
+    found.floor, found.ceiling = judge(real_test(min(n, 1000)), alike=samples), judge(noise(n), alike=samples)
     found.trial = trial.hold(lambda name: seen(trial.SHIPPED[name]))
+    found.power = trial.powers(lambda name: seen(trial.SHIPPED[name]))
+    found.made["pictures"] = _by(found)
     found.took_s["judging"] = round(time.monotonic() - begun, 1)
 
 

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from sampler import graphs, guidance, noise, posterior, precision, runtime, unet, variants
+from sampler import generate, graphs, guidance, noise, posterior, precision, runtime, unet, variants
 from sampler.trajectory import Trajectory
 from sampler.variants import Variant
 
-# of `variants` only what runs, so that a new variant leaves the pictures of the others alone
+# of `variants` and `generate` only what runs, so that a new variant leaves the pictures of the others alone
 ALWAYS: tuple[Any, ...] = (
     noise,
     posterior,
@@ -32,6 +32,8 @@ ALWAYS: tuple[Any, ...] = (
     variants.build,
     variants.run,
     variants.Sampler,
+    generate.initial_noise,
+    generate.to_unit,
 )
 KERNELS = Path(__file__).parents[2] / "kernels"
 

@@ -6,9 +6,14 @@ The rows that claim to be the same sampler with other rounding, and those in hal
 import argparse
 import io
 import json
+import multiprocessing
+import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -22,6 +27,7 @@ from bench import environment, store
 from bench.contenders import CONTENDERS, full_path
 from bench.options import OPTIONS
 from bench.progress import Progress
+from bench.quality.drawing import begin_process
 from bench.quality.same_noise import Divergence, SameNoise
 from bench.store import write_atomically
 from bench.workload import Workload, workload
@@ -31,7 +37,7 @@ from sampler.models import load_model
 from sampler.variants import build
 
 ASKED = ("device", "threads", "batch", "steps", "model", "guidance")
-STEPS = 250  # of 1,000 spaced timesteps: all rows in some two minutes on one core
+STEPS = 250  # of 1,000 spaced timesteps: all rows take some two minutes of one core
 HELP = f"steps of the path, 1…1000 (default: {STEPS})"
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999")
 
@@ -60,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     interrupted = False
     with Progress() as progress:
         try:
-            compare(asked, chosen(arguments.rows, asked.device), found, wrong, progress.say)
+            compare(asked, chosen(arguments.rows, asked.device), found, wrong, os.cpu_count() or 1, progress.say)
         except KeyboardInterrupt:
             interrupted = True
     if not found:
@@ -108,9 +114,48 @@ def chosen(rows: str | None, device: str) -> list[str]:
 
 
 def compare(
-    asked: Workload, rows: list[str], found: dict[str, Divergence], wrong: dict[str, str], say=lambda text: None
-) -> None:
-    """Fill `found` with each row's divergence; a row that raises goes to `wrong` with its message."""
+    asked: Workload, rows: list[str], found: dict[str, Divergence], wrong: dict[str, str], processes: int = 1,
+    say=lambda text: None,
+) -> None:  # fmt: skip
+    """Fill `found` with each row's divergence; a row that raises goes to `wrong` with its message.
+
+    Rows that share a truth and a reference stay together; with more than one process, groups are done side by side.
+    """
+    groups: dict[Any, list[str]] = {}
+    for name in rows:
+        variant = CONTENDERS[name].variant
+        groups.setdefault((variant.precision, variant.guided_between), []).append(name)
+    if processes == 1 or len(groups) == 1 or torch.device(asked.device).type != "cpu":
+        _compare(asked, rows, found, wrong, say)
+        return
+    context, done = multiprocessing.get_context("spawn"), 0
+    pool = ProcessPoolExecutor(min(processes, len(groups)), context, initializer=begin_process)
+    try:
+        work = [pool.submit(_in_a_process, asked, group) for group in sorted(groups.values(), key=len, reverse=True)]
+        for future in as_completed(work):
+            some, faults = future.result()
+            done += len(some) + len(faults)
+            found.update(some)
+            wrong.update(faults)
+            say(f"{done} of {len(rows)} rows compared")
+    except BrokenProcessPool:
+        raise UsageError(
+            "a process that compares rows was ended from outside; the same command does it again"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for name in [n for n in rows if n in found]:  # in the order asked for
+            found[name] = found.pop(name)
+
+
+def _in_a_process(asked: Workload, rows: list[str]) -> tuple[dict[str, Divergence], dict[str, str]]:
+    found: dict[str, Divergence] = {}
+    wrong: dict[str, str] = {}
+    _compare(asked, rows, found, wrong, lambda text: None)
+    return found, wrong
+
+
+def _compare(asked: Workload, rows: list[str], found: dict[str, Divergence], wrong: dict[str, str], say) -> None:
     torch.set_num_threads(asked.threads)
     model = load_model(asked.model, asked.device)
     condition = model.condition(torch.arange(asked.batch) % model.classes) if model.classes else None

@@ -118,7 +118,7 @@ def draw(
         processes = 1
     steps, done, start_s = sum(points[name].path.steps for name, _, _ in jobs), 0, time.monotonic()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_start) as pool:
+    with ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=begin_process) as pool:
         try:
             pending = {pool.submit(_draw_shard, plan, *job, turn): job[0] for job in jobs}
             while pending:
@@ -165,7 +165,8 @@ def draw_now(point: Point, samples: int) -> tuple[Tensor, Tensor]:
     return grey.div(127.5).sub(1), torch.arange(samples) % max(1, model.classes)
 
 
-def _start() -> None:
+def begin_process() -> None:
+    """What a process of a pool does first."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at Ctrl-C without a word; the parent speaks
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()

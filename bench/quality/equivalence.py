@@ -100,19 +100,30 @@ def losses(row: Set, reference: Set, real: Tensor, seed: int = 0) -> dict[str, L
     Picture i of both has the same label and seed: they are resampled together, within each label (paired,
     stratified bootstrap), and the real ones with them.
     """
+    again = resampled(row, reference, real, seed)
+    n = len(row)
+    return {
+        "kernel": _loss(again["kernel"], n),
+        "accuracy": _accuracy_loss(row.correct, reference.correct),
+        "diversity": _loss(again["diversity"], n),
+    }
+
+
+def resampled(row: Set, reference: Set, real: Tensor, seed: int = 0, pictures: int | None = None) -> dict[str, Tensor]:
+    """Each loss [1 + RESAMPLES]: first its plain value, then of sets drawn anew; pictures: of so many, in tens."""
     n = len(row)
     if n != len(reference) or not torch.equal(row.labels, reference.labels):
         raise UsageError(f"{n} pictures against {len(reference)}: pairs must have the same labels, one by one")
     if n < LEAST:
         raise UsageError(f"{n} pictures; of fewer than {LEAST} nothing can be said")
     generator = torch.Generator().manual_seed(seed)
-    weights, of_real = _resampled(row.labels, generator), _resampled(torch.zeros(len(real)), generator)
-    kernel = _to_real(row, real, weights, of_real) - _to_real(reference, real, weights, of_real)
-    spread = 1 - _within(row.apart, row.labels, weights) / _within(reference.apart, row.labels, weights)
+    weights = _weights(row.labels, generator, pictures)
+    of_real = _weights(torch.zeros(len(real)), generator)
+    lost = reference.correct.double() - row.correct.double()
     return {
-        "kernel": _loss(kernel, n),
-        "accuracy": _accuracy_loss(row.correct, reference.correct),
-        "diversity": _loss(spread, n),
+        "kernel": _to_real(row, real, weights, of_real) - _to_real(reference, real, weights, of_real),
+        "accuracy": weights @ lost / weights.sum(1),
+        "diversity": 1 - _within(row.apart, row.labels, weights) / _within(reference.apart, row.labels, weights),
     }
 
 
@@ -124,7 +135,7 @@ def kernel_distance(row: Set, real: Tensor, seed: int = 0) -> Loss:
     """
     generator = torch.Generator().manual_seed(seed)
     everyone = torch.zeros(len(real))
-    weights, of_real = _resampled(row.labels, generator), _resampled(everyone, generator)
+    weights, of_real = _weights(row.labels, generator), _weights(everyone, generator)
     own = _pairs(distances.kernel(real, real), everyone, of_real)
     return _loss(_to_real(row, real, weights, of_real) + own, len(row))
 
@@ -200,13 +211,17 @@ def _accuracy_loss(row: Tensor, reference: Tensor) -> Loss:
     return Loss((lost - won) / n, error, len(row))
 
 
-def _resampled(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """How often each picture is drawn, as many of each label as there are, [1 + R, N] float64; first each once."""
+def _weights(labels: Tensor, generator: torch.Generator, pictures: int | None = None) -> Tensor:
+    """How often each picture is drawn, [1 + R, N] float64: first each once, then R times as many of each label.
+
+    pictures: so many in all, shared by the labels as these are, instead of N.
+    """
+    share = 1.0 if pictures is None else pictures / len(labels)
     counts = torch.zeros(RESAMPLES, len(labels), dtype=torch.float64)
     for label in labels.unique():
         mine = torch.nonzero(labels == label)[:, 0]
-        drawn = mine[torch.randint(len(mine), (RESAMPLES, len(mine)), generator=generator)]
-        counts.scatter_add_(1, drawn, torch.ones(RESAMPLES, len(mine), dtype=torch.float64))
+        drawn = mine[torch.randint(len(mine), (RESAMPLES, round(len(mine) * share)), generator=generator)]
+        counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
     return torch.cat([torch.ones(1, len(labels), dtype=torch.float64), counts])
 
 

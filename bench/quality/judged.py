@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench.contenders import CONTENDERS
 from bench.environment import ROOT
 from bench.quality import drawing, plan, trial
 from bench.quality.drawing import Point
@@ -26,14 +27,15 @@ def judgeable(workload: Workload) -> str:
 
 
 def measure(workload: Workload, names: Iterable[str], seconds: float, emit, store: Path = STORE) -> None:
-    """Emit what the rows' pictures are worth, the cheap rows first.
+    """Emit what the rows' pictures are worth, the cheap rows first, and last what claims to change none.
 
     Where none are kept, `FEW` are drawn, if that fits the time.
     """
     if judgeable(workload):
         return
     points, rows, stop_at = plan.points(workload.device), plan.rows(workload.device), time.monotonic() + seconds
-    chosen = sorted((n for n in names if n in rows), key=lambda n: points[rows[n].point].path.steps)
+    chosen = sorted((n for n in names if n in rows),
+                    key=lambda n: (CONTENDERS[n].lossless, points[rows[n].point].path.steps))  # fmt: skip
     for name in chosen:
         emit(event="doing", text=f"judging the pictures of {name}")
         point = points[rows[name].point]
@@ -43,8 +45,7 @@ def measure(workload: Workload, names: Iterable[str], seconds: float, emit, stor
         if seen is None:
             continue
         reference = _seen(points[plan.REFERENCE], store) or trial.shipped("reference")
-        n = min(len(seen.set), len(reference.set))
-        figures = judge(seen.first(n), reference.first(n))
+        figures = judge(seen.first(min(len(seen), len(reference))), reference)
         emit(event="quality", row=name, point=point.name, digest=point.digest, source=source, figures=figures.json())
 
 

@@ -17,9 +17,14 @@ Features = Callable[[Tensor], Tensor]  # images [N, C, H, W] in [-1, 1] -> featu
 
 @dataclass(frozen=True)
 class Figures:
-    """What N pictures are worth. losses: against the reference's at the same seeds and labels, if it was given."""
+    """What N pictures are worth. losses: against the reference's at the same seeds and labels, if it was given.
+
+    alike: of how many Fréchet distance, precision, recall and score are: their bias depends on it, so that only
+    figures of as many may be compared.
+    """
 
     pictures: int
+    alike: int
     kernel: Loss
     frechet: float
     precision: float
@@ -66,22 +71,26 @@ def see(images: Tensor, labels: Tensor, classifier: nn.Module | None = None) -> 
     return Seen(Set(features, logits.argmax(1) == labels, labels), logits, images)
 
 
-def judge(seen: Seen, reference: Seen | None = None) -> Figures:
-    """All figures; precision and recall are against as many real training images as there are pictures."""
-    those, logits, n = seen.set, seen.logits, len(seen.set)
-    known = real.load()
-    equal = min(n, len(known.train))
-    precision, recall = distances.precision_recall(those.features[:equal], known.train[:equal])
+def judge(seen: Seen, reference: Seen | None = None, alike: int | None = None) -> Figures:
+    """All figures; reference: as many or more; alike: judge what N biases by no more than so many.
+
+    Precision and recall are against as many real training images as there are pictures.
+    """
+    those, known, n = seen.set, real.load(), len(seen)
+    few = seen.first(min(n, n if alike is None else alike))
+    equal = min(len(few), len(known.train))
+    precision, recall = distances.precision_recall(few.set.features[:equal], known.train[:equal])
     return Figures(
         pictures=n,
+        alike=len(few),
         kernel=kernel_distance(those, known.train),
-        frechet=distances.frechet(distances.statistics(those.features), known.all_train),
+        frechet=distances.frechet(distances.statistics(few.set.features), known.all_train),
         precision=precision,
         recall=recall,
         correct=int(those.correct.sum()),
-        score=distances.classifier_score(logits),
+        score=distances.classifier_score(few.logits),
         diversity=distances.diversity(those.features, those.labels),
-        losses={} if reference is None else losses(those, reference.set, known.train),
+        losses={} if reference is None else losses(those, reference.set.first(n), known.train),
     )
 
 

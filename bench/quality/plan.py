@@ -6,7 +6,10 @@ from functools import cache, partial
 
 import torch
 
+from bench.contenders import cpu_has_bf16
 from bench.quality.drawing import BATCHED, FROZEN, Point
+from bench.quality.equivalence import LEAST
+from sampler import precision
 from sampler.models import Model, load_model
 from sampler.schedule import NoiseSchedule
 from sampler.textbook import textbook_strided_timesteps
@@ -18,25 +21,30 @@ STEPS = (1000, 500, 250, 100, 50, 25, 10)
 GUIDANCE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
 GUIDANCE_STEPS = 100  # of the guidance curve: by the steps curve as good as 1,000
 REFERENCE, OTHER_SEEDS, DAMAGED = "ancestral-1000", "ancestral-1000-seed1", "ancestral-25"
-SHIFTED = "shifted-schedule"
+SHIFTED, EAGER = "shifted-schedule", "eager-1000"
+ANCHORS = (REFERENCE, OTHER_SEEDS, DAMAGED, SHIFTED)  # what the metric is tried on
 SHIFT = 50  # timesteps by which the network is misled
+SAMPLES, SAMPLES_CUDA = 200, 10_000  # pictures of a point
+MORE, SHORT = 2, 50  # times as many pictures of the anchors, and of paths as short as that, which cost little
 SAMPLERS = {"ancestral": ancestral, "strided": strided, "ddim": ddim}  # DDIM(1) is ancestral: the same table
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Which point shows a row's pictures, and which spends the row's time on plain fewer steps ('': none can)."""
+    """Which point shows a row's pictures, and which spends about its time on plain steps ('': none of the curve)."""
 
     point: str
     control: str = ""
 
 
-# row of the speed table -> its pictures, and its control: plain ancestral steps in no more than the row's time
+# row of the speed table -> its pictures, and its control: the point of the curve of plain ancestral steps that takes
+# about the row's time (by the speed-ups in results/amd-epyc-avx512-2cpu)
 ROWS = {
     "reference": Drawn(REFERENCE),
     "textbook": Drawn("textbook"),
-    "autocast-bf16": Drawn("autocast-1000"),
-    "cast-bf16": Drawn("half-1000"),
+    "compiled": Drawn(EAGER),  # the other way round: the reference's are drawn by a compiled step, these are not
+    "autocast-bf16": Drawn("autocast-1000", REFERENCE),
+    "cast-bf16": Drawn("half-1000", REFERENCE),
     "all-half": Drawn("half-1000", "ancestral-500"),
     "limited-guidance": Drawn("limited-1000", "ancestral-500"),
     "all-equal-steps": Drawn("limited-1000", "ancestral-500"),
@@ -83,6 +91,7 @@ def points(device: str = "cpu") -> dict[str, Point]:
                 for steps in STEPS for name, sampler in SAMPLERS.items()}  # fmt: skip
     found: list[tuple[str, Trajectory, Variant]] = [
         *((name, path, fast) for name, path in of_curve.items()),
+        (EAGER, full, BATCHED),
         ("textbook", ancestral(schedule, variance="beta", clip=None), fast),
         ("textbook-strided-250", textbook_strided_table(model, 250), fast),
         ("limited-1000", full, limited),
@@ -120,14 +129,23 @@ def _halves(device: str) -> dict[str, Variant]:
 
 
 def wanted(samples: int, device: str = "cpu") -> list[tuple[str, int]]:
-    """Every point with its samples: the anchors first, then what the rows show, then the curves, the cheap first."""
+    """Every point with its samples, at least so many: the anchors first, then the rows', then the curves'."""
     known = points(device)
-    shown = {p for d in rows(device).values() for p in (d.point, d.control) if p} | {SHIFTED}
+    shown = {p for d in rows(device).values() for p in (d.point, d.control) if p}
 
     def rank(name: str) -> tuple[bool, bool, int]:
-        return name not in (REFERENCE, OTHER_SEEDS, DAMAGED), name not in shown, known[name].path.steps
+        return name not in ANCHORS, name not in shown, known[name].path.steps
 
-    return [(name, samples) for name in sorted(known, key=rank)]
+    return [(name, samples if device != "cpu" else _on_a_cpu(known[name], samples)) for name in sorted(known, key=rank)]
+
+
+def _on_a_cpu(point: Point, samples: int) -> int:
+    """More of the anchors, which decide what every other figure means, and of what costs little; fewer of what differs
+    from the reference by rounding alone, which fewer show, if they cost more than others."""
+    if point.name in ANCHORS or point.path.steps <= SHORT:
+        return samples * MORE
+    dear = point.name == EAGER or (point.variant.precision is not precision.full and not cpu_has_bf16())
+    return max(LEAST, samples // 20 * 10) if dear else samples
 
 
 def textbook_strided_table(model: Model, steps: int) -> Trajectory:

@@ -1,7 +1,7 @@
 """What `python -m bench quality` found, as it is stored: figures of every point, anchors, trial, divergence."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from bench.quality import equivalence, plan
 from bench.quality.equivalence import UNSURE
 from bench.quality.judging import Figures
 from bench.quality.same_noise import Divergence
-from bench.quality.trial import Tried
+from bench.quality.trial import Power, Tried
 from sampler.errors import UsageError
 
 SCHEMA = 1
@@ -39,8 +39,8 @@ class Judged:
 class Quality:
     """Raw figures of one run; the verdicts are derived from them and from the rows' budgets.
 
-    floor: real test images judged as if they had been generated; ceiling: noise. divergence: layer 1, by row;
-    faults: rows whose divergence could not be taken, and why.
+    samples: pictures of most points; floor: real test images judged as if they had been generated; ceiling: noise.
+    divergence: layer 1, by row; faults: rows whose divergence could not be taken, and why.
     """
 
     environment: dict[str, Any]
@@ -51,9 +51,11 @@ class Quality:
     floor: Figures | None = None
     ceiling: Figures | None = None
     trial: list[Tried] = field(default_factory=list)
+    power: list[Power] = field(default_factory=list)
     divergence: dict[str, Divergence] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     took_s: dict[str, float] = field(default_factory=dict)  # by part of the work
+    made: dict[str, str] = field(default_factory=dict)  # layer -> by which commit, when, by which command
 
     @property
     def device(self) -> str:
@@ -92,12 +94,12 @@ class Quality:
 
     def json(self) -> str:
         plain = {name: getattr(self, name) for name in ("environment", "started", "command", "samples", "faults",
-                                                        "took_s")}  # fmt: skip
+                                                        "took_s", "made")}  # fmt: skip
         return json.dumps({
             "schema": SCHEMA, **plain,
             "judged": {name: judged.json() for name, judged in self.judged.items()},
             "floor": self.floor and self.floor.json(), "ceiling": self.ceiling and self.ceiling.json(),
-            "trial": [tried.json() for tried in self.trial],
+            "trial": [tried.json() for tried in self.trial], "power": [asdict(power) for power in self.power],
             "divergence": {row: divergence.json() for row, divergence in self.divergence.items()},
         }, separators=(",", ":"))  # fmt: skip
 
@@ -112,6 +114,7 @@ def load(path: Path) -> Quality:
             stored[name] = stored[name] and Figures.from_json(stored[name])
         stored["judged"] = {name: Judged.from_json(one) for name, one in stored["judged"].items()}
         stored["trial"] = [Tried.from_json(one) for one in stored["trial"]]
+        stored["power"] = [Power(**one) for one in stored["power"]]
         stored["divergence"] = {row: Divergence.from_json(one) for row, one in stored["divergence"].items()}
         return Quality(**stored)
     except OSError as error:

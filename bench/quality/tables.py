@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from bench.contenders import CONTENDERS
-from bench.quality import divergence, plan, trial
+from bench.quality import divergence, plan
 from bench.quality.equivalence import LOSSES, UNSURE, Loss
 from bench.quality.judging import Figures
 from bench.quality.record import Quality
@@ -15,7 +15,7 @@ from bench.quality.record import Quality
 CLAIMS = {"textbook": "best", "textbook-strided": "noticeable", "strided": "noticeable", "ddim": "minimal",
           "compiled": "none", "autocast-bf16": "minimal", "cast-bf16": "minimal", "autocast-fp16": "minimal",
           "cast-fp16": "minimal"}  # fmt: skip
-POWER_AT = (50, 100, 200, 400, 1000)
+IN_SHORT = ("textbook", "textbook-strided", "ddim", "compiled", "autocast-bf16", "limited-guidance", "all-together")
 
 
 def csv(found: Quality, points: Iterable[str] | None = None) -> str:
@@ -39,10 +39,10 @@ def _ends(found: Quality) -> dict[str, Figures]:
 def _record(figures: Figures) -> dict[str, Any]:
     low, high = figures.accuracy.interval
     record: dict[str, Any] = {
-        "pictures": figures.pictures, **_bounds("kernel_distance", figures.kernel), "frechet": figures.frechet,
-        "precision": figures.precision, "recall": figures.recall, "label_accuracy": figures.accuracy.value,
-        "label_accuracy_low": low, "label_accuracy_high": high, "classifier_score": figures.score,
-        "diversity": figures.diversity,
+        "pictures": figures.pictures, **_bounds("kernel_distance", figures.kernel),
+        "label_accuracy": figures.accuracy.value, "label_accuracy_low": low, "label_accuracy_high": high,
+        "diversity": figures.diversity, "pictures_of_the_next_four": figures.alike, "frechet": figures.frechet,
+        "precision": figures.precision, "recall": figures.recall, "classifier_score": figures.score,
     }  # fmt: skip
     for name, loss in figures.losses.items():
         record |= _bounds(f"{name}_lost", loss)
@@ -67,68 +67,112 @@ def heading(found: Quality) -> str:
     e = found.environment
     where = e.get("gpu", f"{e['cpu']} ({e['cpu_capability']}, {e['cpus']} CPUs)")
     took = ", ".join(f"{part} {seconds / 60:.1f} min" for part, seconds in found.took_s.items())
+    made = "; ".join(f"{layer}: {by}" for layer, by in found.made.items())
     cpu_min = sum(j.cpu_s for j in found.judged.values()) / 60
     drawing = f"; all pictures together took {cpu_min:.0f} CPU minutes to draw" if found.judged else ""
-    return (
-        f"{plan.MODEL}, guidance {plan.SCALE:g}; {where}; PyTorch {e['torch']}; commit {e['commit']}"
-        f"{' with uncommitted changes' if e['dirty'] else ''}; {found.started}; `{found.command}`; "
-        f"took: {took}{drawing}."
-    )
+    return f"{plan.MODEL}, guidance {plan.SCALE:g}; {where}; {made}; took: {took}{drawing}."
 
 
 def anchors(found: Quality) -> str:
     """The sentence that gives a figure its meaning."""
-    assert found.floor is not None
-    assert found.ceiling is not None
     reference, seeds, damaged = (found.judged[n].figures for n in (plan.REFERENCE, plan.OTHER_SEEDS, plan.DAMAGED))
     return (
-        f"N = {reference.pictures} pictures a row, the same seeds and labels as the reference's; brackets: 95 %. "
-        f"Kernel distance to real training images: **floor** {shown(found.floor.kernel)} (real test images), reference "
-        f"{shown(reference.kernel)}, **ceiling** {shown(found.ceiling.kernel)} (noise). Of kernel distance, label "
-        f"accuracy and diversity within a label, the reference with *other seeds* loses {lost(seeds)}, *25 of 1,000 "
-        f"ancestral steps* lose {lost(damaged)}."
+        f"N pictures a row, at the same seeds and labels as the reference's; brackets: 95 %. Fréchet: of the first "
+        f"{reference.alike}, since its bias depends on N. The reference is at {shown(reference.kernel)} (Fréchet "
+        f"{reference.frechet:.2f}, N = {reference.pictures}). {floor_and_ceiling(found)} Of kernel distance, label "
+        f"accuracy and diversity within a label, the reference with *other seeds* loses {lost(seeds)} "
+        f"(N = {seeds.pictures}), *25 of 1,000 ancestral steps* lose {lost(damaged)} (N = {damaged.pictures})."
+    )
+
+
+def floor_and_ceiling(found: Quality) -> str:
+    floor, ceiling = found.floor, found.ceiling
+    assert floor is not None
+    assert ceiling is not None
+    return (
+        f"Kernel distance to real training images: **floor** {shown(floor.kernel)} (real test images; Fréchet "
+        f"{floor.frechet:.2f}, N = {floor.pictures}), **ceiling** {shown(ceiling.kernel)} (noise; Fréchet "
+        f"{ceiling.frechet:.2f}, N = {ceiling.pictures})."
     )
 
 
 def rows(found: Quality) -> str:
     """What each row of the speed table does to the pictures, beside what the textbook says of it."""
-    head = ("row", "textbook says", "kernel distance lost", "label accuracy lost", "diversity lost", "Fréchet",
-            "budget", "verdict", "its time on plain steps would lose")  # fmt: skip
+    head = ("row", "textbook says", "N", "kernel distance lost", "label accuracy lost", "diversity lost", "Fréchet",
+            "budget", "verdict", "about its time on plain steps loses")  # fmt: skip
     lines = []
     for name, contender in CONTENDERS.items():
-        drawn = plan.rows(found.device).get(name)
+        drawn, same = plan.rows(found.device).get(name), _same(found, name)
+        claim = CLAIMS.get(name, "–")
         if drawn is not None and drawn.point in found.judged:
-            f, budget = found.judged[drawn.point].figures, contender.budget
-            control = found.judged.get(drawn.control)
+            f, budget, control = found.judged[drawn.point].figures, contender.budget, found.judged.get(drawn.control)
             lines.append([
-                name, CLAIMS.get(name, "–"), *(shown(f.losses[loss]) for loss in LOSSES), f"{f.frechet:.2f}",
-                "none stated" if budget is None else " / ".join(f"{getattr(budget, loss):g}" for loss in LOSSES),
-                found.verdict(name)[0] or ("–" if name == "reference" else "reported only"),
-                "–" if control is None else f"{shown(control.figures.losses['kernel'])} ({control.steps} steps)",
+                name, claim, str(f.pictures), *(shown(f.losses[loss]) for loss in LOSSES), _frechet(found, f),
+                same or ("none stated" if budget is None else " / ".join(f"{getattr(budget, x):g}" for x in LOSSES)),
+                _verdict(found, name),
+                "–" if control is None else f"{shown(control.figures.losses['kernel'])} ({control.steps:,} steps)",
             ])  # fmt: skip
-        elif name in found.divergence and contender.lossless:
-            d = found.divergence[name]
-            same = "the reference's bits" if d.same_bits else f"the same pictures: off by {d.error[-1]:.1e} at the end"
-            lines.append([name, CLAIMS.get(name, "–"), same, "–", "–", "–", "rounding", "FAILED" if d.fault else "same",
-                          "–"])  # fmt: skip
+        elif same:
+            lines.append([name, claim, "–", "–", "–", "–", "–", same, _verdict(found, name), "–"])
     reasons = dict.fromkeys(f"{c.budget.reason} ({c.budget.measured})" for c in CONTENDERS.values() if c.budget)
     return "\n".join([
         "## What each row does to the pictures", "", *table(head, lines), "", anchors(found), "",
         "A row is EQUIVALENT where the 95 % upper bound of every loss is inside its budget, WORSE where the lower "
-        f"bound of one is beyond it, else {UNSURE}. The budgets: " + "; ".join(reasons) + ".",
+        f"bound of one is beyond it, else {UNSURE}. The budgets: " + "; ".join(reasons) + ". The reference's pictures "
+        "are drawn by batched guidance in a compiled step; `compiled` shows what drawing the same noise without the "
+        "compiler loses against them.",
     ])  # fmt: skip
 
 
+def claimed(found: Quality) -> str:
+    """In short: what the textbook says of its techniques, in its order, and of what is best here, and what it costs."""
+    head = ("row", "textbook says", "N", "kernel distance lost", "label accuracy lost", "diversity lost", "verdict")
+    lines = []
+    for name in (
+        "textbook",
+        "textbook-strided",
+        "ddim",
+        "compiled",
+        "autocast-bf16",
+        "limited-guidance",
+        "all-together",
+    ):
+        f = found.judged[plan.rows(found.device)[name].point].figures
+        what = (shown(f.losses[loss]) for loss in LOSSES)
+        lines.append([name, CLAIMS.get(name, "–"), str(f.pictures), *what, _verdict(found, name)])
+    return "\n".join([*table(head, lines), "", floor_and_ceiling(found), best_sentence(found)])
+
+
+def _frechet(found: Quality, figures: Figures) -> str:
+    """Only where it is of as many pictures as the reference's."""
+    return f"{figures.frechet:.2f}" if figures.alike == found.judged[plan.REFERENCE].figures.alike else "–"
+
+
+def _same(found: Quality, row: str) -> str:
+    """What a row that claims to change no picture is held to, and how far off it was; '' for others."""
+    if row not in found.divergence or not CONTENDERS[row].lossless:
+        return ""
+    d = found.divergence[row]
+    return "rounding: " + ("the reference's bits" if d.same_bits else f"off float64 by {d.error[-1]:.1e} at the end")
+
+
+def _verdict(found: Quality, row: str) -> str:
+    if row in found.divergence and (found.divergence[row].fault or CONTENDERS[row].lossless):
+        return "FAILED" if found.divergence[row].fault else "same"
+    return found.verdict(row)[0] or ("–" if row == "reference" else "reported only")
+
+
 def curve(found: Quality) -> str:
-    head = ("steps", *(f"{s}: {what}" for s in plan.SAMPLERS for what in ("kernel distance", "label accuracy")))
+    columns = ("N", "kernel distance", "label accuracy")
+    head = ("steps", *(f"{s}: {what}" for s in plan.SAMPLERS for what in columns))
     lines = []
     for steps in plan.STEPS:
         line = [f"{steps:,}"]
         for sampler in plan.SAMPLERS:
             f = found.judged[f"{sampler}-{steps}"].figures
-            line += [shown(f.kernel), _accuracy(f)]
+            line += [str(f.pictures), shown(f.kernel), _accuracy(f)]
         lines.append(line)
-    lines += [[name, shown(f.kernel), _accuracy(f), *["–"] * 4] for name, f in _ends(found).items()]
+    lines += [[name, str(f.pictures), shown(f.kernel), _accuracy(f), *["–"] * 6] for name, f in _ends(found).items()]
     same = "DDIM with η = 1 is ancestral sampling, the same table, and has no column."
     return "\n".join(["## Steps", "", "![Quality against steps](steps.png)", "", *table(head, lines), "", same])
 
@@ -142,11 +186,11 @@ def best_scale(found: Quality) -> tuple[float, list[float]]:
 
 
 def guided(found: Quality) -> str:
-    head = ("scale", "label accuracy", "diversity", "kernel distance", "Fréchet", "precision", "recall")
+    head = ("scale", "N", "label accuracy", "diversity", "kernel distance", "Fréchet", "precision", "recall")
     lines = []
     of_scale = {f"{s:g}": found.judged[plan.guidance_point(s)].figures for s in plan.GUIDANCE}
     for scale, f in {**of_scale, **_ends(found)}.items():
-        lines.append([scale, _accuracy(f), f"{f.diversity:.2f}", shown(f.kernel), f"{f.frechet:.2f}",
+        lines.append([scale, str(f.pictures), _accuracy(f), f"{f.diversity:.2f}", shown(f.kernel), f"{f.frechet:.2f}",
                       f"{f.precision:.2f}", f"{f.recall:.2f}"])  # fmt: skip
     return "\n".join(["## Guidance", "", "![Label accuracy against diversity](guidance.png)", "", *table(head, lines),
                       "", best_sentence(found)])  # fmt: skip
@@ -163,13 +207,12 @@ def tried(found: Quality) -> str:
     lines = [[t.name, "WORSE" if t.bad else "EQUIVALENT", t.verdict, *(shown(t.losses[loss]) for loss in LOSSES),
               "yes" if t.right else "**NO**"] for t in found.trial]  # fmt: skip
     head = ("set", "must be", "is", "kernel distance lost", "label accuracy lost", "diversity lost", "right")
-    powers = [[str(n), *(f"{p:.0%}" for p in trial.power(found.trial, n))] for n in POWER_AT]
-    n = found.trial[0].losses["kernel"].pictures
     return "\n".join([
         "## The metric on trial", "", *table(head, lines), "",
-        f"N = {n}, against the budget of rows that keep their steps. With other N (from the standard errors found "
-        "here, by the normal approximation):", "",
-        *table(("N", "25 steps rejected by kernel distance alone", "what loses nothing accepted"), powers),
+        f"N = {found.trial[0].losses['kernel'].pictures}, against the budget of rows that keep their steps. How often "
+        "it judges rightly, by N, over sets drawn anew from these:", "",
+        *table(("N", "25 steps rejected", "other seeds accepted"),
+               [[f"{p.pictures:,}", f"{p.rejected:.0%}", f"{p.accepted:.0%}"] for p in found.power]),
     ])  # fmt: skip
 
 

@@ -144,9 +144,9 @@ CARD = """\
 # The classifier that judges generated images
 
 `classifier.safetensors`: {parameters:,} parameters, float32, {size:,} bytes, MIT licence like the project.
-It tells whether a generated Fashion-MNIST image looks like the label it was drawn for, and its 96
-penultimate activations are the features of the distances between sets of images. It is a judge for
-comparing samplers on this one data set, and nothing else.
+It tells whether a generated Fashion-MNIST image looks like the label it was drawn for, and the
+means of its last convolution's 64 channels are the features of the distances between sets of images. It
+is a judge for comparing samplers on this one data set, and nothing else.
 
 sha256 `{sha256}`
 

@@ -4,9 +4,9 @@
 `python -m bench.quality.trial` prints the table that ships beside it.
 """
 
-import math
+import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,8 +20,8 @@ from bench.contenders import AT_EQUAL_STEPS
 from bench.quality import plan
 from bench.quality.classifier import WEIGHTS
 from bench.quality.drawing import Drawn
-from bench.quality.equivalence import EQUIVALENT, WORSE, Z_FAIL, Z_PASS, Budget, Loss, losses, verdict
-from bench.quality.judging import Seen, see
+from bench.quality.equivalence import EQUIVALENT, RESAMPLES, WORSE, Budget, Loss, losses, resampled, verdict
+from bench.quality.judging import Seen, judge, noise, real_test, see
 from bench.quality.real import load as load_real
 from sampler.errors import UsageError
 from sampler.files import replacing
@@ -30,6 +30,7 @@ FILE = WEIGHTS / "trial.npz"
 SHIPPED = {"reference": plan.REFERENCE, "other seeds": plan.OTHER_SEEDS, "25 steps": plan.DAMAGED,
            "shifted schedule": plan.SHIFTED}  # fmt: skip
 GOOD = "the reference with other seeds"
+AT = (60, 100, 200, 300, 400, 500, 1000)  # pictures a set whose power is stated; 60 are drawn by a speed run
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,38 @@ def _moved(reference: Seen) -> Tensor:
     return reference.logits.argmax(1) == (reference.set.labels + 1) % 10
 
 
-def power(tried: list[Tried], pictures: int, budget: Budget = AT_EQUAL_STEPS) -> tuple[float, float]:
-    """Chances to reject 25 steps by the kernel distance, and to accept what loses nothing, with N pictures a set.
+@dataclass(frozen=True)
+class Power:
+    """With N pictures a set: the chance that 25 steps are found WORSE, and that other seeds are found EQUIVALENT."""
 
-    From the standard errors found at this N, which fall with √N; normal approximation, losses as if independent.
+    pictures: int
+    rejected: float
+    accepted: float
+
+
+def powers(sets: Callable[[str], Seen], budget: Budget = AT_EQUAL_STEPS, at: Iterable[int] = AT) -> list[Power]:
+    """The chances at several N, over sets of N pictures drawn with replacement from these, each given its verdict.
+
+    25 steps lose on the average what they lost here; other seeds, by what they are, nothing.
     """
-    by_name = {t.name: t.losses for t in tried}
-    damaged, same = by_name["25 of 1,000 steps"], by_name[GOOD]
-    smaller = math.sqrt(damaged["kernel"].pictures / pictures)
-    reject = _normal((damaged["kernel"].value - budget.kernel) / (damaged["kernel"].error * smaller) - Z_FAIL)
-    accept = math.prod(_normal(getattr(budget, n) / (loss.error * smaller) - Z_PASS) for n, loss in same.items())
-    return reject, accept
+    reference, real = sets("reference").set, load_real().train
+    found = []
+    for n in at:
+        damaged = resampled(sets("25 steps").set, reference, real, pictures=n)
+        seeds = resampled(sets("other seeds").set, reference, real, pictures=n)
+        harmless = {name: values - values[0] for name, values in seeds.items()}
+        found.append(Power(n, _share(WORSE, damaged, n, budget), _share(EQUIVALENT, harmless, n, budget)))
+    return found
 
 
-def _normal(z: float) -> float:
-    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+def _share(wanted: str, lost: dict[str, Tensor], pictures: int, budget: Budget) -> float:
+    """How many of the resampled sets get this verdict."""
+    errors = {name: float(values[1:].std()) for name, values in lost.items()}
+    verdicts = [
+        verdict({name: Loss(float(lost[name][i]), errors[name], pictures) for name in lost}, budget)[0]
+        for i in range(1, RESAMPLES + 1)
+    ]
+    return verdicts.count(wanted) / RESAMPLES
 
 
 @cache
@@ -118,19 +136,33 @@ def shipped(name: str, path: Path = FILE) -> Seen:
     return see(pixels.float().div(127.5).sub(1), torch.arange(len(pixels)) % 10)
 
 
-def ship(drawn: Callable[[str], Drawn], path: Path = FILE) -> None:
-    """Write the sets that ship; drawn: a point's pictures by its name."""
-    sets = {name: ((drawn(point).images + 1) * 127.5).round().to(torch.uint8).numpy()
-            for name, point in SHIPPED.items()}  # fmt: skip
+def ship(drawn: Callable[[str], Drawn | None], path: Path = FILE) -> None:
+    """Write the sets that ship; drawn: a point's pictures by its name, if there are any."""
+    sets = {}
+    for name, point in SHIPPED.items():
+        if (those := drawn(point)) is None:
+            raise UsageError(f"the pictures of {point} are not drawn; first run: python -m bench quality")
+        sets[name] = ((those.images + 1) * 127.5).round().to(torch.uint8).numpy()
     with replacing(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **sets)  # type: ignore[arg-type]
 
 
-def main() -> int:
-    from bench.quality import record, tables  # which import this
+def main(argv: list[str] | None = None) -> int:
+    from bench.quality import drawing, judged, record, tables  # which import this
 
-    tried = hold(shipped)
-    print(tables.tried(record.Quality({}, "", "", 0, trial=tried)))
+    parser = argparse.ArgumentParser(prog="python -m bench.quality.trial", description=__doc__)
+    parser.add_argument("--ship", action="store_true", help="first write what ships, from the pictures that are kept")
+    if parser.parse_args(argv).ship:
+        points, wanted = plan.points(), dict(plan.wanted(plan.SAMPLES))
+        try:
+            ship(lambda name: drawing.read(points[name], wanted[name], judged.STORE))
+        except UsageError as mistake:
+            print(f"error: {mistake}", file=sys.stderr)
+            return 3
+    tried, n = hold(shipped), len(shipped("reference"))
+    floor, ceiling = judge(real_test(n)), judge(noise(n))
+    found = record.Quality({}, "", "", n, floor=floor, ceiling=ceiling, trial=tried, power=powers(shipped))
+    print(f"{tables.tried(found)}\n\n{tables.floor_and_ceiling(found)}")
     return 0 if all(t.right for t in tried) else 1
 
 

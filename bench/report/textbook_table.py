@@ -79,7 +79,10 @@ def quality(measurement: Measurement, name: str) -> tuple[str, str]:
         accuracy = "–" if reference.figures is None else _accuracy(reference.figures.accuracy)
         if row.divergence is None or not row.divergence.error:
             return "same pictures", accuracy
-        return f"none: same pictures ({row.divergence.error[-1]:.0e} off a float64 run)", accuracy
+        drawn = ""
+        if row.figures is not None and row.figures.losses and name != REFERENCE:
+            drawn = f"{kernel_shown(row.figures.losses['kernel'])}, N = {row.figures.pictures}; "
+        return f"none: {drawn}same pictures ({row.divergence.error[-1]:.0e} off a float64 run)", accuracy
     if row.figures is None or not row.figures.losses:
         return "not judged in this run", "–"
     verdict = row.verdict[0] or "no budget stated"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.contenders import Contender, full_path
-from sampler import guidance, runtime
+from sampler import guidance, precision, runtime
 from sampler.guidance import Condition, Denoiser, Predict
 from sampler.posterior import Guided, posterior
 from sampler.trajectory import COLUMNS, Trajectory
@@ -97,6 +97,11 @@ def half_state(x: Tensor, out, z: Tensor, row: Tensor) -> Tensor:
     return posterior(x, out, z, row).to(torch.float16).to(x.dtype)
 
 
+def half_inside(network):
+    """A layout that keeps the weights in bfloat16, of a row that says float32."""
+    return precision.cast(torch.bfloat16)(network).network
+
+
 def _planted(name: str, path=full_path, **seams) -> Contender:
     return Contender(name, name, Variant(name, **seams), path=path)
 
@@ -112,6 +117,7 @@ FAULTS = {
     "noise-reused": (_planted("noise-reused", runtime=noise_reused), "off a float64 run"),
     "step-skipped": (_planted("step-skipped", runtime=step_skipped), "off a float64 run"),
     "ends-early": (_planted("ends-early", runtime=ends_early), "steps it came to the end of"),
+    "half-inside": (_planted("half-inside", layout=half_inside), "off a float64 run"),
     "half-state": (_planted("half-state", update=Update(lambda: half_state)), "off a float64 run"),
 }  # fmt: skip
 CONTENDERS = [contender for contender, _ in FAULTS.values()]

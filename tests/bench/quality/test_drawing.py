@@ -114,10 +114,20 @@ def test_a_textbooks_strided_loop_is_its_table() -> None:
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
 
 
-def test_the_plan_names_every_lossy_row_and_its_control() -> None:
+def test_the_plan_names_every_lossy_row_and_its_control(monkeypatch) -> None:
     for device in ("cpu", "cuda"):
         known = plan.points(device)
         named = {p for d in plan.rows(device).values() for p in (d.point, d.control) if p}
         assert named <= set(known)
         assert {n for n, _ in plan.wanted(50, device)} == set(known)
-    assert [n for n, _ in plan.wanted(50)][:3] == [plan.DAMAGED, plan.REFERENCE, plan.OTHER_SEEDS]
+    monkeypatch.setattr(plan, "cpu_has_bf16", lambda: True)
+    wanted = plan.wanted(200)
+    assert {n for n, _ in wanted[:4]} == set(plan.ANCHORS)
+    assert {n for _, n in wanted[:4]} == {400}
+    numbers = dict(wanted)
+    assert (numbers["ddim-50"], numbers["strided-250"], numbers[plan.EAGER]) == (400, 200, 100)
+    assert {n for _, n in plan.wanted(200, "cuda")} == {200}
+    for has, expected in ((True, 200), (False, 100)):  # bfloat16 without its instructions is eleven times slower
+        monkeypatch.setattr(plan, "cpu_has_bf16", lambda has=has: has)
+        assert dict(plan.wanted(200))["autocast-1000"] == dict(plan.wanted(200))["half-1000"] == expected
+    assert max(numbers.values()) == numbers[plan.REFERENCE]  # a pair for every picture

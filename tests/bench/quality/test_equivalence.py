@@ -1,5 +1,6 @@
 """Verdicts by equivalence: what is shown to be inside a budget, what beyond it, and what cannot be said."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,6 +99,39 @@ def test_bounds_cover_what_they_should() -> None:
         lost = losses(drawn(50, 2 * seed), drawn(50, 2 * seed + 1), REAL)
         above += lost["kernel"].upper > 0
     assert stats.binomtest(above, 25, 0.95).pvalue > 0.001
+
+
+def test_resampling_foresees_what_other_pictures_would_show() -> None:
+    """The errors of sets drawn anew from one set, of other sizes too, are those of sets that are really drawn."""
+    fresh = [losses(drawn(60, 2 * s, shift=0.2), drawn(60, 2 * s + 1), REAL) for s in range(24)]
+    foreseen = equivalence.resampled(drawn(200, 101, shift=0.2), drawn(200, 102), REAL, pictures=60)
+    for name in LOSSES:
+        spread = torch.tensor([lost[name].value for lost in fresh]).std()
+        assert 0.65 < float(foreseen[name][1:].std() / spread) < 1.5
+        middle = float(foreseen[name][1:].mean() - foreseen[name][0])
+        assert abs(middle) < 0.3 * float(foreseen[name][1:].std())
+
+
+def test_the_kernel_distance_is_the_mean_over_pairs_of_labels() -> None:
+    """Independently in plain NumPy: every pair of labels weighs the same, and no picture meets itself."""
+    those, real = drawn(60, 5), drawn(80, 6).features
+    x, r, labels = those.features.numpy(), real.numpy(), those.labels.numpy()
+
+    def k(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (np.einsum("id,jd->ij", a, b) / a.shape[1] + 1) ** 3
+
+    own = []
+    for one in range(10):
+        for other in range(10):
+            pairs = [k(x[[i]], x[[j]])[0, 0] for i in np.flatnonzero(labels == one)
+                     for j in np.flatnonzero(labels == other) if i != j]  # fmt: skip
+            own.append(np.mean(pairs))
+    among_real = (k(r, r).sum() - np.trace(k(r, r))) / (len(r) * (len(r) - 1))
+    expected = np.mean(own) + among_real - 2 * k(x, r).mean()
+    assert kernel_distance(those, real).value == pytest.approx(expected, rel=1e-9)
+    other = drawn(60, 9)
+    lost = losses(those, other, real)["kernel"].value
+    assert lost == pytest.approx(expected - kernel_distance(other, real).value, rel=1e-9)
 
 
 def test_mistakes_are_refused() -> None:

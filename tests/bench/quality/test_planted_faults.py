@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bench import __main__
 from bench.__main__ import failures
 from bench.contenders import CONTENDERS, REFERENCE, full_path
 from bench.interleave import Stage
@@ -48,7 +49,9 @@ def row_of(name: str, found: Divergence):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_turns_its_row_red_and_names_the_layer(name: str, stage: Stage) -> None:
+def test_a_planted_fault_turns_its_row_red_and_the_exit_and_names_the_layer(
+    name: str, stage: Stage, monkeypatch, tmp_path, capsys
+) -> None:
     contender, words = FAULTS[name]
     found = same_noise.of_contender(stage, contender, stage.arm(contender).sampler)
     row, made = row_of(name, found)
@@ -56,7 +59,10 @@ def test_a_planted_fault_turns_its_row_red_and_names_the_layer(name: str, stage:
     assert row.speedup is None
     assert row.reason.startswith("layer 1 (same noise): ")
     assert words in row.reason
-    assert [n for n, _ in failures(made) if n == name] == [name]
+    monkeypatch.setattr(__main__, "measure", lambda *_, **__: made)
+    monkeypatch.setattr(__main__, "keep", lambda *_: (tmp_path, []))
+    assert __main__.main(["run", "--out", str(tmp_path)]) == 1
+    assert f"FAILED {name}: layer 1 (same noise): " in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -76,8 +82,9 @@ def test_rounding_alone_is_no_fault(name: str, stage: Stage) -> None:
     if why := contender.unavailable("cpu"):
         pytest.skip(why)
     found = same_noise.of_contender(stage, contender, stage.arm(contender).sampler)
-    row, _ = row_of(name, Divergence.from_json(found.json()))
+    row, made = row_of(name, Divergence.from_json(found.json()))
     assert row.reason == ""
+    assert [name for name, _ in failures(made) if name == contender.name] == []
     assert 0 < found.nearest <= 1
     assert len(found.error) == 10
 

@@ -16,7 +16,7 @@ from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE, Loss
 from bench.quality.judging import Figures
 from bench.quality.record import Judged, Quality
 from bench.quality.same_noise import Divergence
-from bench.quality.trial import GOOD, Tried
+from bench.quality.trial import GOOD, Power, Tried
 from tests.bench.synthetic import ENVIRONMENT
 
 N = 200
@@ -24,7 +24,7 @@ N = 200
 
 def figures(kernel: float = 0.1, lost: float = 0.0, error: float = 0.01, correct: int = 190) -> Figures:
     losses = {name: Loss(lost if name == "kernel" else 0.0, error, N) for name in LOSSES}
-    return Figures(N, Loss(kernel, 0.02, N), 7.0, 0.5, 0.4, correct, 8.0, 9.0, losses)
+    return Figures(N, N, Loss(kernel, 0.02, N), 7.0, 0.5, 0.4, correct, 8.0, 9.0, losses)
 
 
 def made_up() -> Quality:
@@ -41,7 +41,8 @@ def made_up() -> Quality:
     divergence = {name: Divergence((9, 5, 0), (1e-6,) * 3, (1e-6,) * 3, (1e-7,) * 3, 2.0, True, name == "reference")
                   for name in ("reference", "compiled")}  # fmt: skip
     return Quality({**ENVIRONMENT}, "2026-01-02T03:04:05Z", "made up", N, points, figures(0.0), figures(30.0), trial,
-                   divergence, took_s={"drawing": 60.0})  # fmt: skip
+                   [Power(N, 0.9, 0.8)], divergence, took_s={"drawing": 60.0},
+                   made={"pictures": "commit 0123456789"})  # fmt: skip
 
 
 def lossy(found: Quality, row: str, **how) -> Quality:
@@ -181,12 +182,20 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
             record.load(tmp_path / "q.json")
 
 
-def test_layer_1_alone_keeps_the_pictures_found_before(tmp_path: Path, monkeypatch) -> None:
+def test_layer_1_alone_keeps_the_pictures_found_before_and_says_of_when(tmp_path: Path, monkeypatch) -> None:
     before = made_up()
     monkeypatch.setattr(command, "write", lambda found, folder: [])
     run(before, tmp_path)
-    monkeypatch.setattr(command, "layer_1", lambda found, device, say: found.divergence.update(before.divergence))
-    assert __main__.main(["quality", "--only", "same-noise", "--out", str(tmp_path)]) == 0
-    kept = record.load(tmp_path / environment.machine("cpu") / "quality" / "quality.json")
+    monkeypatch.setattr(command.divergence, "compare", lambda asked, rows, found, *_: found.update(before.divergence))
+    arguments = ["quality", "--only", "same-noise", "--out", str(tmp_path)]
+    assert __main__.main(arguments) == 0
+    path = tmp_path / environment.machine("cpu") / "quality" / "quality.json"
+    kept = record.load(path)
     assert set(kept.judged) == set(before.judged)
+    assert kept.power == before.power
     assert kept.metric_holds
+    assert kept.made["pictures"] == "commit 0123456789"
+    assert f"commit {environment.commit()[0]}" in kept.made["same noise"]
+    path.write_text("{}")
+    monkeypatch.setattr(command.divergence, "compare", lambda *_: pytest.fail("worked before it refused"))
+    assert __main__.main(arguments) == 3

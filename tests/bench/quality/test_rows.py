@@ -18,7 +18,7 @@ from tests.bench.synthetic import first_call, measurement, pairs
 
 def quality(row: str, lost: float, error: float) -> dict:
     losses = {name: Loss(lost if name == "kernel" else 0.0, error, 200) for name in LOSSES}
-    figures = Figures(200, Loss(0.1, 0.02, 200), 7.0, 0.5, 0.4, 190, 8.0, 9.0, losses)
+    figures = Figures(200, 200, Loss(0.1, 0.02, 200), 7.0, 0.5, 0.4, 190, 8.0, 9.0, losses)
     return {"event": "quality", "row": row, "point": "p", "digest": "d", "source": "kept", "figures": figures.json()}
 
 

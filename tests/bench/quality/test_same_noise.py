@@ -9,6 +9,7 @@ from torch import nn
 from bench.__main__ import main
 from bench.quality import divergence
 from bench.quality.same_noise import Divergence, SameNoise
+from bench.workload import workload
 from sampler import guidance, precision, schedule
 from sampler.guidance import Condition
 from sampler.models import Model
@@ -172,6 +173,20 @@ def test_the_command_compares_rows_and_draws(tmp_path, capsys) -> None:
     (folder,) = tmp_path.glob("*/divergence")
     assert {p.name for p in folder.iterdir()} == {f"divergence.{kind}" for kind in ("json", "csv", "md", "png")}
     assert len((folder / "divergence.csv").read_text().splitlines()) == 1 + 2 * 3
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds() -> None:
+    asked = workload("quick", steps=2, batch=2)
+    rows = ["reference", "autocast-bf16", "limited-guidance", "batched-cfg"]
+    alone: dict[str, Divergence] = {}
+    together: dict[str, Divergence] = {}
+    wrong: dict[str, str] = {}
+    divergence.compare(asked, rows, alone, wrong)
+    divergence.compare(asked, rows, together, wrong, processes=2)
+    assert list(together) == rows
+    assert together == alone
+    assert wrong == {}
 
 
 def test_a_row_outside_its_bound_turns_the_exit(tmp_path, capsys, monkeypatch) -> None:
