@@ -447,6 +447,16 @@ def test_the_steps_of_a_loop_are_counted_and_not_believed() -> None:
     assert {name: loop_steps(stage.arm(CONTENDERS[name]), stage) for name in wanted} == wanted
 
 
+def test_a_run_of_999_steps_is_not_one_of_1_000() -> None:
+    model = Model("small", Network(), (1, 8, 8), schedule.linear(), classes=10, null_label=10)
+    stage = Stage(workload("smoke", steps=1000), model, 1)
+    arm = stage.arm(claims("x", Variant("x"), "reference", path=one_short))
+    seen = evidence.Seen(1, {}, asked_steps=1000, path_steps=arm.steps, loop_steps=loop_steps(arm, stage))
+    finding = evidence.takes(evidence.every_step)(seen)
+    assert not finding.ok
+    assert finding.text == "999 steps a run on a path of 999, not 1,000"
+
+
 def test_a_batch_that_would_not_fit_is_refused_before_it_is_tried(monkeypatch) -> None:
     model = Model("small", Network().eval(), (1, 8, 8), schedule.linear(), classes=10, null_label=10)
     task = {"workload": workload("smoke", batch=512).json(), "lanes": 2}
