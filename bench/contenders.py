@@ -223,6 +223,8 @@ _ALL = [
               _V["limited-guidance"], lossless=False, budget=AT_EQUAL_STEPS),
     Contender("all-equal-steps", "all-lossless + limited guidance", _V["all-equal-steps"],
               lossless=False, budget=AT_EQUAL_STEPS, engaged=shown_by(*COMPILED_ONE_CALL, FLOAT32)),
+    Contender("all-half-limited", "all-half + limited guidance", _V["all-half-limited"],
+              lossless=False, budget=AT_EQUAL_STEPS, needs="half", engaged=shown_by(*COMPILED_ONE_CALL, BF16)),
     Contender("all-equal-steps-cuda", "all-lossless-cuda + weights in bfloat16", _V["all-equal-steps-cuda"],
               lossless=False, budget=AT_EQUAL_STEPS,
               engaged=shown_by(*COMPILED_GRAPH_ONE_CALL, BF16, OUR_KERNEL, keeps_channels_last)),

@@ -15,6 +15,7 @@ import torch
 from bench import nvml as nvml_of
 from bench.contenders import cpu_has_bf16
 
+THROTTLED = "cpu*/thermal_throttle/core_throttle_count"
 ROOT = Path(__file__).parent.parent
 
 
@@ -149,6 +150,10 @@ def advice(device: str) -> list[tuple[str, str]]:
         findings.append((level, f"the CPU frequency governor is {governor!r}"))
     else:
         findings.append(("note", "the CPU's frequency cannot be read or fixed here; the two arms share its drift"))
+    findings += _threads_advice(cpus)
+    throttled = sum(int(_read(str(path)) or 0) for path in Path("/sys/devices/system/cpu").glob(THROTTLED))
+    if throttled:
+        findings.append(("warn", f"heat slowed the CPU down {throttled} times since boot; cool it, or expect drift"))
     if not cpu_has_bf16():
         findings.append(("note", "this CPU has no bfloat16 instructions: half precision is emulated, and slow"))
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
@@ -169,6 +174,29 @@ def advice(device: str) -> list[tuple[str, str]]:
     if dirty:
         findings.append(("note", "the checkout has uncommitted changes; results will be marked dirty"))
     return findings
+
+
+def _threads_advice(cpus: int) -> list[tuple[str, str]]:
+    """How many CPUs this process may really use, and what decides its threads."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpus
+    findings = [("ok", f"rows are timed on one thread (--threads); {usable} of {cpus} CPUs may be used")]
+    if usable < 2:
+        findings.append(("warn", "only one CPU may be used: the harness and other work share it with every row"))
+    quota = cpu_quota(_read("/sys/fs/cgroup/cpu.max"))
+    if quota is not None and quota < usable:
+        stopped = re.search(r"^nr_throttled (\d+)", _read("/sys/fs/cgroup/cpu.stat"), re.MULTILINE)
+        findings.append(("warn", f"the container may use {quota:.2g} CPUs, and was stopped "
+                         f"{stopped[1] if stopped else '?'} times for using more; wall times jump there"))  # fmt: skip
+    set_ = os.environ.get("OMP_NUM_THREADS")
+    if set_ not in (None, "1"):
+        findings.append(("note", f"OMP_NUM_THREADS={set_} is overruled by --threads in the rows that are timed"))
+    return findings
+
+
+def cpu_quota(text: str) -> float | None:
+    """CPUs that a control group may use, from its cpu.max ('max 100000' or '150000 100000'); None: no limit."""
+    quota, _, period = text.strip().partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 
 def _steal_share() -> float:

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import math
+import os
 import sys
 import zlib
 from dataclasses import fields
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 
 from sampler import card, check_command, data, figures, own_models, schedule, signal
-from sampler.asked import SAMPLERS, at_least, class_names, fitting_guidance, labels_of, path_of
+from sampler.asked import SAMPLERS, at_least, at_most, class_names, fitting_guidance, labels_of, path_of
 from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
 from sampler.files import replacing, writable_folder, writable_picture
 from sampler.generate import sample
@@ -24,6 +25,7 @@ from sampler.unet import UNet
 from sampler.variants import REFERENCE, VARIANTS, Variant, variant
 
 MISTAKE, INTERRUPTED = 3, 130
+MOST_ENLARGED = 64
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +54,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     if config.image_channels != 1:
         raise UsageError(f"model {arguments.model!r} takes colour images; Fashion-MNIST's are grey")
     at_least(1, images=arguments.images, batch=arguments.batch, threads=arguments.threads)
+    at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
     if not 0 <= arguments.seed < 1 << 31:
         raise UsageError(f"--seed {arguments.seed} is outside 0…2^31-1")
     device = checked_device(arguments.device)
@@ -106,6 +109,8 @@ def run_grid(arguments: argparse.Namespace) -> None:
     """Draw a grid of samples, a row for each label."""
     at_least(1, per_label=arguments.per_label, steps=arguments.steps, threads=arguments.threads,
               batch=arguments.batch, enlarge=arguments.enlarge)  # fmt: skip
+    at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
+    at_most(MOST_ENLARGED, "where a picture of 28 pixels is as wide as a screen", enlarge=arguments.enlarge)
     if arguments.guidance is not None and not math.isfinite(arguments.guidance):
         raise UsageError(f"--guidance {arguments.guidance} is not a finite number")
     if arguments.sampler not in SAMPLERS:  # before anything is loaded

@@ -73,3 +73,10 @@ def at_least(least: int, **values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value} is below {least}")
+
+
+def at_most(most: int, why: str, **values: int) -> None:
+    """UsageError for the first value above the most, with the reason."""
+    for name, value in values.items():
+        if value > most:
+            raise UsageError(f"--{name.replace('_', '-')} {value} is more than {most}, {why}")

@@ -32,6 +32,8 @@ class NoiseSchedule:
                 f"betas[{i}] = {float(betas[i])} is outside (0, 1); every beta must lie strictly between "
                 "0 and 1 (the last may be exactly 1 for networks that predict v or x0)"
             )
+        if float(1.0 - (1.0 - betas[0])) == 0.0:
+            raise UsageError(f"betas[0] = {float(betas[0])} is lost in rounding: 1 - beta is 1 in float64")
 
     @property
     def steps(self) -> int:

@@ -69,7 +69,11 @@ def leading(train_steps: int, steps: int) -> list[int]:
 
 
 def trailing(train_steps: int, steps: int) -> list[int]:
-    """Equal strides from T-1 down (diffusers' 'trailing'); starts at the noisiest timestep."""
+    """Equal strides from T-1 down; starts at the noisiest timestep.
+
+    As diffusers' 'trailing' where `steps` divides T; elsewhere it visits exactly `steps` timesteps, diffusers
+    sometimes one more.
+    """
     return [round((i + 1) * train_steps / steps) - 1 for i in range(steps)]
 
 
@@ -157,7 +161,11 @@ def strided(
 
 def _signal(schedule: NoiseSchedule, timesteps: Sequence[int] | None, prediction: str):
     """Checked timesteps, ᾱ_t and ᾱ_s, each [steps] float64; ᾱ_s ends at 1."""
-    timesteps = all_timesteps(schedule) if timesteps is None else tuple(int(t) for t in timesteps)
+    given = all_timesteps(schedule) if timesteps is None else timesteps
+    timesteps = tuple(int(t) for t in given)
+    for t, whole in zip(given, timesteps, strict=True):
+        if t != whole:
+            raise UsageError(f"timestep {t} is not a whole number")
     if not timesteps:
         raise UsageError("timesteps is empty; at least one is needed")
     if min(timesteps) < 0 or max(timesteps) >= schedule.steps:

@@ -48,6 +48,7 @@ ROWS = {
     "all-half": Drawn("half-1000", "ancestral-500"),
     "limited-guidance": Drawn("limited-1000", "ancestral-500"),
     "all-equal-steps": Drawn("limited-1000", "ancestral-500"),
+    "all-half-limited": Drawn("half-limited-1000", "ancestral-250"),
     "textbook-strided": Drawn("textbook-strided-250", "ancestral-250"),
     "strided": Drawn("strided-250", "ancestral-250"),
     "ddim": Drawn("ddim-50", "ancestral-50"),
@@ -66,7 +67,7 @@ def rows(device: str) -> dict[str, Drawn]:
     """The rows that are judged on a device."""
     if device == "cpu":
         return ROWS
-    on_gpu = {name: d for name, d in ROWS.items() if name not in ("all-half", "all-equal-steps", "all-together")}
+    on_gpu = {name: drawn for name, drawn in ROWS.items() if not name.startswith("all-")}
     return {**on_gpu, **ON_CUDA}
 
 
@@ -119,7 +120,8 @@ def _halves(device: str) -> dict[str, Variant]:
         return replace(VARIANTS[name], name=f"{name}, batched", guide=BATCHED.guide)
 
     if device == "cpu":
-        return {"half-1000": VARIANTS["all-half"], "autocast-1000": batched("autocast-bf16")}
+        half, limited = VARIANTS["all-half"], VARIANTS["all-half-limited"]
+        return {"half-1000": half, "half-limited-1000": limited, "autocast-1000": batched("autocast-bf16")}
     equal = VARIANTS["all-equal-steps-cuda"]
     return {
         "half-1000": equal, "autocast-1000": batched("autocast-bf16"), "tf32-1000": batched("tf32"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as cli
-from bench import store
+from bench import environment, store
 from bench.__main__ import main
 from bench.contenders import CONTENDERS
 from bench.options import OPTIONS
@@ -46,6 +46,7 @@ def test_run_refuses_an_unknown_row_with_the_nearest(capsys, tmp_path) -> None:
     (["run", "--steps", "0"], "steps = 0 is outside 1…1000"),
     (["run", "--batch", "0"], "batch = 0"),
     (["run", "--threads", "-1"], "threads = -1"),
+    (["run", "--threads", "100000"], "threads = 100000 is more than"),
     (["run", "--budget", "0"], "budget = 0"),
     (["run", "--budget", "nan"], "budget = nan"),
     (["run", "--guidance", "nan"], "guidance = nan"),
@@ -86,6 +87,21 @@ def test_doctor_names_the_machine_and_what_it_finds(capsys) -> None:
     assert {"machine", "cpu", "torch", "commit", "dirty"} <= set(facts)
     assert {line.split()[0] for line in lines[gap + 1 :]} <= {"ok", "note", "warn"}
     assert any("clock: process CPU time" in line for line in lines)
+
+
+def test_doctor_sees_a_quota_heat_and_threads(monkeypatch) -> None:
+    told = {"/sys/fs/cgroup/cpu.max": "150000 100000\n", "/sys/fs/cgroup/cpu.stat": "usage_usec 5\nnr_throttled 12\n"}
+    heat = environment.THROTTLED.replace("*", "0")
+    monkeypatch.setattr(environment, "_read", lambda path: told.get(path, "3" if path.endswith(heat) else ""))
+    monkeypatch.setattr(environment.Path, "glob", lambda self, pattern: [self / heat] if "thermal" in pattern else [])
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    warned = {sentence for level, sentence in environment.advice("cpu") if level in ("warn", "note")}
+    assert any("may use 1.5 CPUs, and was stopped 12 times" in sentence for sentence in warned)
+    assert any("heat slowed the CPU down 3 times" in sentence for sentence in warned)
+    assert any("OMP_NUM_THREADS=8 is overruled" in sentence for sentence in warned)
+    assert environment.cpu_quota("max 100000\n") is None
+    assert environment.cpu_quota("") is None
 
 
 def test_report_rebuilds_the_outputs_from_a_stored_result(capsys, tmp_path) -> None:

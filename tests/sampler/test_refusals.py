@@ -30,6 +30,8 @@ OF_A_TRAJECTORY = {
     "ascending": (lambda s: ancestral(s, [1, 2]), "timesteps must descend strictly, but 2 follows 1"),
     "repeated": (lambda s: ddim(s, [9, 9, 1]), "timesteps must descend strictly, but 9 follows 9"),
     "beyond T": (lambda s: strided(s, [1000, 3]), "timestep 1000 is outside 0…999"),
+    "a lost beta": (lambda s: schedules.from_betas([1e-17, 0.1]), r"betas\[0\] = 1e-17 is lost in rounding"),
+    "between two": (lambda s: ancestral(s, [3.5, 1]), "timestep 3.5 is not a whole number"),
     "negative": (lambda s: ancestral(s, [3, -1]), "timestep -1 is outside 0…999"),
     "prediction": (
         lambda s: ancestral(s, prediction="eps"), "unknown prediction 'eps'; did you mean 'epsilon'"

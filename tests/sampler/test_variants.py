@@ -30,7 +30,15 @@ from sampler.variants import (
 
 BATCH, STEPS, SCALE = 2, 8, 3.0
 SHAPE = (BATCH, 1, 28, 28)
-HALF = {"autocast-bf16", "autocast-fp16", "cast-bf16", "cast-fp16", "all-half", "all-equal-steps-cuda"}
+HALF = {
+    "autocast-bf16",
+    "autocast-fp16",
+    "cast-bf16",
+    "cast-fp16",
+    "all-half",
+    "all-half-limited",
+    "all-equal-steps-cuda",
+}
 COMPILED = {n for n, v in VARIANTS.items() if "compil" in v.runtime.__name__ or v.update is compiled_update}
 
 
