@@ -69,7 +69,7 @@ def _shown(result: GateResult) -> list[RowResult]:
 def _extras(result: GateResult) -> list[str]:
     lines = [f"{row.name} became faster: {shown_percent(row.slowdown[0])}"
              + ("; say why, and move the baseline" if result.ratchet else "") for row in result.improved]  # fmt: skip
-    lines.append(result.certificate)
+    lines += [*result.remarks, result.certificate]
     lines.append(_spent(result.phases_s) + f"seed {result.seed}")
     return [line for line in lines if line]
 

@@ -78,6 +78,8 @@ def _measure(job: Job, result: GateResult, started: list[list[Worker]], say) -> 
     rng = random.Random(job.seed)
     base, this = started
     cores = cores_to_draw_from(job.task["threads"], job.task["device"])
+    if not cores and job.task["device"] == "cpu":
+        result.remarks.append(NOT_PINNED)
     judged = _rows(job, result, base[0], this[0])
     names = [row.name for row in judged]
     with _spent(result, "building"):
@@ -133,6 +135,10 @@ def _inspect(row: RowResult, base: Worker, this: Worker) -> None:
             row.problem = f"raised while it was inspected, in {worker.side.name}: {fault}"
 
 
+NOT_PINNED = (
+    "the two of a pair were not held on one core (several threads, or a system that cannot): cores differ by more "
+    "than what is looked for, so a FAIL may be the machine's"
+)
 CONTROL = " (base against itself)"
 
 

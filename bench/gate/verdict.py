@@ -210,6 +210,7 @@ class GateResult:
     strict: bool = False
     ratchet: bool = False
     certificate: str = ""
+    remarks: list[str] = field(default_factory=list)  # what makes this run weaker than it could be
 
     @property
     def contaminated(self) -> str:
@@ -260,7 +261,8 @@ class GateResult:
             "kind": "gate", "protocol": PROTOCOL, "base": self.base, "this": self.this, "started": self.started,
             "command": self.command, "seed": self.seed, "environment": self.environment, "phases_s": self.phases_s,
             "stopped": self.stopped, "contaminated": self.contaminated,
-            "certificate": self.certificate, "exit_code": self.exit_code, "headline": self.headline,
+            "certificate": self.certificate, "remarks": self.remarks, "exit_code": self.exit_code,
+            "headline": self.headline,
             "rows": [_row_json(row) for row in self.rows],
             "control": None if self.control is None else _row_json(self.control),
         }  # fmt: skip

@@ -172,6 +172,15 @@ def test_where_the_time_went_is_told_with_building_apart(monkeypatch) -> None:
     assert "took 27 s (starting 7 s, timing 20 s), and building (compiling) 130 s; seed 3" in text
 
 
+def test_a_run_that_cannot_pin_its_pairs_to_a_core_says_so(monkeypatch) -> None:
+    assert gated(monkeypatch, side_by_side(*same())).result.remarks == []
+    found = gated(monkeypatch, side_by_side(*same()), task={"threads": 2, "device": "cpu"})
+    assert found.result.remarks == [session.NOT_PINNED]
+    assert session.NOT_PINNED in outputs.terminal(found.result)
+    assert session.NOT_PINNED in outputs.markdown(found.result)
+    assert gated(monkeypatch, side_by_side(*same()), task={"threads": 1, "device": "cuda"}).result.remarks == []
+
+
 def test_a_row_that_one_side_cannot_inspect_is_missing_and_says_which(monkeypatch) -> None:
     class Opaque(FakeWorker):
         def answer(self, timeout_s: float = 0.0) -> dict:
