@@ -200,7 +200,7 @@ def cpu_quota(text: str) -> float | None:
 
 
 def _steal_share() -> float:
-    fields = [int(v) for v in _read("/proc/stat").splitlines()[0].split()[1:9]]
+    fields = [int(v) for v in _read("/proc/stat").partition("\n")[0].split()[1:9]]
     total = float(sum(fields))
     return fields[7] / total if len(fields) == 8 and total else 0.0
 
