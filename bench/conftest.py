@@ -109,6 +109,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus: int, config: pytest.Co
     if (result := config.stash.get(GATED, None)) is not None:
         terminalreporter.section("gate")
         terminalreporter.write_line(gate_outputs.terminal(result))
+        gate_outputs.on_github(gate_outputs.annotations(result), gate_outputs.markdown(result))
     measurement = config.stash.get(MEASURED, None)
     if measurement is None:
         return

@@ -9,6 +9,9 @@ import time
 import torch
 from torch import Tensor, nn
 
+from bench.contenders import Contender, ddim_path
+from sampler.variants import REFERENCE
+
 WIDTH = 32
 
 
@@ -203,3 +206,7 @@ CHEATS = [
     (Raises, honest, "RuntimeError: out of tricks"),
     (Nothing, honest, "differ by nan"),
 ]
+
+# as a row of the house: planted over the one whose name it takes
+CONTENDERS = [Contender("reference", "runs a twentieth of the steps under the reference's name", REFERENCE,
+                        ddim_path(1 / 20))]  # fmt: skip

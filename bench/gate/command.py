@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import random
 import shlex
 import shutil
@@ -15,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import environment
-from bench.gate import calibrate, certificate, outputs, thresholds, trees
+from bench.gate import base_environment, calibrate, certificate, outputs, thresholds, trees
 from bench.gate.session import FRESH_WORKERS, WORKERS, Job, run_gate
 from bench.gate.verdict import GateResult
 from bench.gate.worker import Side
@@ -151,7 +150,7 @@ def against(arguments: argparse.Namespace, say) -> GateResult:
     commit = trees.resolve(repository, arguments.against)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().getrandbits(31)
     with trees.worktree(repository, commit, say) as tree:
-        python = arguments.base_python or trees.interpreter(repository, repository, tree, say)
+        python = arguments.base_python or base_environment.interpreter(repository, repository, tree, say)
         job = Job(
             Side("the base", tree, python, trees.describe(repository, commit)),
             Side("this tree", repository, sys.executable, trees.describe(repository)),
@@ -224,11 +223,7 @@ def write(result: GateResult, arguments: argparse.Namespace) -> None:
         write_atomically(arguments.json, json.dumps(result.json()))
     if arguments.junit:
         write_atomically(arguments.junit, outputs.junit(result))
-    if os.environ.get("GITHUB_ACTIONS"):
-        print("\n".join(outputs.annotations(result)))
-        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with open(summary, "a") as page:
-                page.write(outputs.markdown(result))
+    outputs.on_github(outputs.annotations(result), outputs.markdown(result))
 
 
 @contextmanager

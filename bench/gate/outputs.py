@@ -1,5 +1,6 @@
 """A gate's result as it is shown: a table on the screen, Markdown for a pull request, JUnit XML, annotations."""
 
+import os
 from xml.etree import ElementTree
 
 from bench.gate.verdict import GateResult, RowResult, shown_percent
@@ -132,13 +133,29 @@ def annotations(result: GateResult) -> list[str]:
     """GitHub's workflow commands: errors and warnings that show on the run's page."""
     if result.contaminated:
         return [_annotation("warning", "speed gate", result.headline)]
+    return annotations_of([(row.name, row.verdict, row.note) for row in result.rows if not row.skipped])
+
+
+def annotations_of(rows: list[tuple[str, str, str]]) -> list[str]:
+    """Of (row, verdict, note), where there is no more to tell."""
     lines = []
-    for row in result.rows:
-        if row.verdict == FAIL:
-            lines.append(_annotation("error", f"{row.name} regressed", row.note))
-        elif not row.skipped and row.verdict in (MISSING, UNSURE):
-            lines.append(_annotation("warning", f"{row.name} {row.verdict}", row.note))
+    for name, verdict, note in rows:
+        if verdict == FAIL:
+            lines.append(_annotation("error", f"{name} regressed", note))
+        elif verdict in (MISSING, UNSURE):
+            lines.append(_annotation("warning", f"{name} {verdict}", note))
     return lines
+
+
+def on_github(annotated: list[str], summary: str) -> None:
+    """Where GitHub Actions runs this: annotations, and Markdown on the job's page."""
+    if not os.environ.get("GITHUB_ACTIONS"):
+        return
+    for line in annotated:
+        print(line)
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with open(page, "a") as file:
+            file.write(summary)
 
 
 def _annotation(level: str, title: str, message: str) -> str:

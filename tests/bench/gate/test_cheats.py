@@ -13,7 +13,7 @@ from bench.gate.session import Job
 from bench.gate.thresholds import load
 from bench.gate.verdict import RowResult
 from bench.gate.worker import Side, WorkerFault
-from bench.gate.worker_script import Desk, FactoryRows
+from bench.gate.worker_script import Desk, FactoryRows, HouseRows
 from bench.sequential_test import FAIL, MISSING
 from tests import cheaters
 
@@ -24,10 +24,9 @@ SIDES = Side("the base", ROOT, "python", "honest"), Side("this tree", ROOT, "pyt
 class InProcess:
     """A worker whose script runs in this process: everything but the pipe is real."""
 
-    def __init__(self, side: Side, factory: str):
-        task = {"model": f"tests.cheaters:{factory}", "device": "cpu", "shape": [4, 16, 16], "batch": 2}
-        self.side, self.rows, self.built = side, {"model": ""}, {}
-        self.desk = Desk(FactoryRows(task, ROOT))
+    def __init__(self, side: Side, rows):
+        self.side, self.rows, self.built = side, rows.names(), {}
+        self.desk = Desk(rows)
 
     def pin(self, core) -> None:
         pass
@@ -63,33 +62,49 @@ def _rest() -> None:
         time.sleep(0.005)
 
 
-def judged(monkeypatch, cheat: str, base: str, budget_s: float = 0.4) -> RowResult:
+def factory(name: str) -> Callable[[], FactoryRows]:
+    task = {"model": f"tests.cheaters:{name}", "device": "cpu", "shape": [4, 16, 16], "batch": 2}
+    return lambda: FactoryRows(task, ROOT)
+
+
+def house(plant: str | None) -> Callable[[], HouseRows]:
+    task = {"name": "fashion-mnist", "device": "cpu", "batch": 1, "steps": 1000, "guidance": 3.0, "plant": plant}
+    return lambda: HouseRows(task, ROOT)
+
+
+def judged(monkeypatch, cheat: Callable, base: Callable, row: str = "model", budget_s: float = 0.4) -> RowResult:
     torch.manual_seed(0)
 
     def start_all(sides, task, each):
-        return [[InProcess(side, base if side is SIDES[0] else cheat) for _ in range(each)] for side in sides]
+        return [[InProcess(side, base() if side is SIDES[0] else cheat()) for _ in range(each)] for side in sides]
 
     monkeypatch.setattr(session, "start_all", start_all)
-    job = Job(*SIDES, {"threads": 1, "device": "cpu"}, load(), budget_s=budget_s, workers=1, fresh_workers=1, seed=1)
-    (row,) = session.run_gate(job).rows
-    return row
+    job = Job(*SIDES, {"threads": 1, "device": "cpu"}, load(), [row], budget_s, 1, 1, seed=1)
+    (found,) = session.run_gate(job).rows
+    return found
 
 
 @pytest.mark.parametrize(("cheat", "base", "caught"), cheaters.CHEATS, ids=lambda value: getattr(value, "__name__", ""))
 def test_every_cheat_is_rejected_by_name(monkeypatch, cheat: type, base: Callable, caught: str) -> None:
-    row = judged(monkeypatch, cheat.__name__, base.__name__)
+    row = judged(monkeypatch, factory(cheat.__name__), factory(base.__name__))
     assert row.verdict in (FAIL, MISSING)
     assert caught in row.note
 
 
+def test_a_row_that_runs_fewer_steps_under_the_same_name_is_rejected(monkeypatch) -> None:
+    row = judged(monkeypatch, house("tests.cheaters"), house(None), "reference")
+    assert row.verdict == FAIL
+    assert "takes 50 steps where the base takes 1000" in row.note
+
+
 def test_an_honest_model_has_no_fault_but_perhaps_time(monkeypatch) -> None:
-    row = judged(monkeypatch, "honest", "honest")
+    row = judged(monkeypatch, factory("honest"), factory("honest"))
     assert [fault for fault in row.faults if not fault.startswith("slower")] == []
     assert row.pairs
 
 
 def test_every_pair_has_inputs_of_its_own(monkeypatch) -> None:
-    row = judged(monkeypatch, "honest", "honest", budget_s=1.0)
+    row = judged(monkeypatch, factory("honest"), factory("honest"), budget_s=1.0)
     assert len(row.pairs) > 1
     assert not any(pair.this_repeated or pair.base_repeated for pair in row.pairs)
     assert all(pair.difference == 0.0 for pair in row.pairs)  # same weights, same inputs, same arithmetic

@@ -112,15 +112,42 @@ def test_a_third_partys_other_outputs_and_a_missing_factory(repository) -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.slow
-def test_this_house_a_docstring_passes_and_a_slower_seam_fails_only_the_rows_that_use_it(tmp_path) -> None:
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "-q", "--no-hardlinks", str(ROOT), str(clone))
-    for package in ("bench", "sampler", "kernels"):  # as it stands here, committed or not
-        shutil.copytree(ROOT / package, clone / package, dirs_exist_ok=True,
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    """This house as it stands here, committed or not, as the last commit of a clone."""
+    folder = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--no-hardlinks", str(ROOT), str(folder))
+    for package in ("bench", "sampler", "kernels"):
+        shutil.copytree(ROOT / package, folder / package, dirs_exist_ok=True,
                         ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
-    git(clone, "add", "-A")
-    git(clone, "commit", "-q", "--allow-empty", "-m", "As it stands")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "As it stands")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_same_gate_inside_pytest(clone, tmp_path) -> None:
+    git(clone, "commit", "-q", "--allow-empty", "-m", "Nothing")
+    out = tmp_path / "benchmarks.json"
+
+    def judge_clone() -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "bench", "--benchmark-only", "-k", "ddim", "--gate-against", "HEAD~1",
+             "--budget", "60", f"--benchmark-json={out}", "-p", "no:cacheprovider"],
+            cwd=clone, env={**environ(), "PYTHONPATH": str(clone)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = at_most_one_error(0, judge_clone)
+    assert code == 0, said
+    assert "1 PASS" in said
+    assert "1 passed" in said
+    (judged_row,) = json.loads(out.read_text())["benchmarks"]
+    assert judged_row["extra_info"]["verdict"] == "PASS"
+
+
+@pytest.mark.slow
+def test_this_house_a_docstring_passes_and_a_slower_seam_fails_only_the_rows_that_use_it(clone, tmp_path) -> None:
     guidance = clone / "sampler" / "guidance.py"
     text = guidance.read_text()
 

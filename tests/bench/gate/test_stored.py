@@ -78,6 +78,8 @@ def test_baseline_measures_as_the_stored_result_was_and_writes_what_is_asked(mon
     monkeypatch.setattr(baseline, "spread_of_machine", lambda like: (0.02, 0))
     files = {name: tmp_path / f"gate.{name}" for name in ("markdown", "json", "junit")}
     options = [part for name, file in files.items() for part in (f"--{name}", str(file))]
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     assert main(["gate", "--baseline", str(path), *options]) == 1
     ((workload, rows),) = asked
     assert workload == before.workload
@@ -85,6 +87,10 @@ def test_baseline_measures_as_the_stored_result_was_and_writes_what_is_asked(mon
     out = capsys.readouterr().out
     assert "| a-row-of-old | MISSING |" in out
     assert "assumed; too few stored sessions" in out
+    assert "no certificate covers a comparison with a stored result" in out
+    assert "::error title=ddim regressed::" in out
+    assert "::warning title=a-row-of-old MISSING::it has disappeared" in out
+    assert "| a-row-of-old | MISSING |" in (tmp_path / "summary.md").read_text()
     assert "FAIL" in files["markdown"].read_text()
     assert json.loads(files["json"].read_text())["rows"]
     assert 'failures="1" errors="1"' in files["junit"].read_text()

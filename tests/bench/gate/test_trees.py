@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.gate import trees
+from bench.gate import base_environment, trees
 from sampler.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,7 +58,7 @@ def test_it_is_gone_after_an_error_too(repository) -> None:
 HOLDS = """
 import sys, time
 from pathlib import Path
-from bench.gate import trees
+from bench.gate import base_environment, trees
 with trees.worktree(Path(sys.argv[1]), sys.argv[2]) as tree:
     print(tree, flush=True)
     time.sleep(60)
@@ -112,7 +112,7 @@ def test_pins_are_read_wherever_they_are_written(tmp_path) -> None:
     (tmp_path / "constraints.txt").write_text("torch==2.11.0\nNumPy == 2.0 ; python_version > '3'\n# x==1\nfree>=2\n")
     (tmp_path / "requirements-dev.txt").write_text("ruff==0.1\n-r other.txt\n")
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["tri_ton[x]==3.6", "scipy"]\n')
-    assert trees.pins(tmp_path) == {"torch": "2.11.0", "numpy": "2.0", "ruff": "0.1", "tri-ton": "3.6"}
+    assert base_environment.pins(tmp_path) == {"torch": "2.11.0", "numpy": "2.0", "ruff": "0.1", "tri-ton": "3.6"}
 
 
 def test_another_environment_only_where_a_pin_differs(repository, tmp_path) -> None:
@@ -120,6 +120,6 @@ def test_another_environment_only_where_a_pin_differs(repository, tmp_path) -> N
     base.mkdir()
     (repository / "constraints.txt").write_text("torch==2.13.0\n")
     (base / "constraints.txt").write_text("torch==2.13.0\nonly-here==1\n")
-    assert trees.interpreter(repository, repository, base) == sys.executable
+    assert base_environment.interpreter(repository, repository, base) == sys.executable
     (base / "constraints.txt").write_text("torch==2.12.0\n")
-    assert trees.differing_pins(repository, base) == {"torch": ("2.13.0", "2.12.0")}
+    assert base_environment.differing_pins(repository, base) == {"torch": ("2.13.0", "2.12.0")}
