@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench.profile import profiled
+from bench.profile import calls, products_of
 
 COMPILER_S = 1.0  # in which Inductor finds what the C++ compiler left, and the compiler does nothing
 OURS = "kernels."  # whose Triton kernels are counted here; Inductor's are in Dynamo's own account
@@ -58,22 +58,22 @@ def captures(graph: Any = None) -> Iterator[Captures]:
 
     def watched_enter(one):
         before = time.perf_counter()
-        look = profiled(cuda=False)  # of the host alone, begun before the capture: it may do what a capture may not
-        profile = look.__enter__()
+        look = calls()  # begun before the capture: it may do what a capture may not
+        called = look.__enter__()
         began = time.perf_counter()
         found.looking_s += began - before
-        started.append((look, profile, began))
+        started.append((look, called, began))
         return enter(one)
 
     def watched_leave(one, *raised):
-        look, profile, began = started.pop()
+        look, called, began = started.pop()
         try:
             return leave(one, *raised)
         finally:
             ended = time.perf_counter()
             look.__exit__(None, None, None)
             found.looking_s += time.perf_counter() - ended
-            found.made.append(Capture(ended - began, profile.products))
+            found.made.append(Capture(ended - began, products_of(called)))
 
     graph.__enter__, graph.__exit__ = watched_enter, watched_leave
     try:

@@ -1,7 +1,8 @@
 """A nursery: a process that has imported everything and run nothing, and forks a fresh one for each inspection.
 
 Imports take seconds, a fork milliseconds; and a contender that is killed takes nobody with it. Nothing that a fork
-must not inherit (CUDA, thread pools) is touched before it. Orders and answers are those of `crew`:
+must not inherit (CUDA, thread pools) is touched before it; should a library ask whether there is a device, PyTorch
+asks the driver's management library, which leaves a fork able to use it. Orders and answers are those of `crew`:
 {"row": name, "looks": [methods of Inspection]}.
 """
 
@@ -12,6 +13,8 @@ import signal
 import sys
 import threading
 import traceback
+
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # before anybody asks
 
 from bench import memory
 from bench.contenders import CONTENDERS

@@ -5,16 +5,19 @@ the end of the first step to that of the last: what is made ready before it (tab
 made once in a run and not in every step.
 """
 
+import json
 import re
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ExecutionTraceObserver, ProfilerActivity, profile, record_function
 
 from bench.evidence import COMPILED_GRAPH
 from bench.kinds import kind_of
@@ -157,7 +160,7 @@ def read(found: Profile, events: list[Happening], cuda: bool) -> None:
     """Fill in a profile from the events of some steps; where nobody marked the loop, it is all of them."""
     host = [e for e in events if not e.device]
     device = [e for e in events if e.device and not e.name.startswith("ddpm-bench")]
-    found.products = _products(host)
+    found.products = products_of(host)
     kernels = Counter(e.name for e in device if not e.name.startswith(("Memcpy", "Memset")))
     kernels[COMPILED_GRAPH] = sum(e.name.startswith(COMPILED_CALL) for e in host)
     found.kernels = dict(+kernels)
@@ -238,7 +241,37 @@ def _kinds_on_the_host(inside: list[tuple[Happening, float, frozenset[str]]]) ->
     return dict(by_kind)
 
 
-def _products(host: list[Happening]) -> list[list[Any]]:
+@contextmanager
+def calls() -> Iterator[list[Happening]]:
+    """The operators called inside, with shapes and number formats but without times; filled in at the end.
+
+    By PyTorch's execution trace and not its profiler, which serves a process as it was first used: begun on the host
+    alone, it may see nothing of a GPU later (pytorch #186036).
+    """
+    found: list[Happening] = []
+    with tempfile.TemporaryDirectory(prefix="ddpm-bench-") as folder:
+        path = Path(folder) / "calls.json"
+        observer = ExecutionTraceObserver().register_callback(str(path))
+        observer.start()
+        try:
+            yield found
+        finally:
+            observer.stop()
+            observer.unregister_callback()
+        found.extend(_read_calls(path.read_text()))
+
+
+def _read_calls(trace: str) -> Iterator[Happening]:
+    """An execution trace writes numbers that are not finite as JSON does not."""
+    for node in json.loads(re.sub(r"(?<=[\[, ])-?(nan|inf)(?=[\], ])", "null", trace))["nodes"]:
+        inputs = node.get("inputs", {})
+        tensors = [(shape, kind.removeprefix("Tensor(").removesuffix(")"))
+                   for shape, kind in zip(inputs.get("shapes", ()), inputs.get("types", ()))
+                   if kind.startswith("Tensor(")]  # fmt: skip
+        yield Happening(node["name"], 0.0, 0.0, shapes=[s for s, _ in tensors], formats=[f for _, f in tensors])
+
+
+def products_of(host: list[Happening]) -> list[list[Any]]:
     """(kind, number format, batch, how often) of the convolutions and matrix products."""
     counted: Counter[tuple] = Counter()
     for e in host:

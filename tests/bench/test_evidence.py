@@ -343,6 +343,14 @@ def test_copies_between_host_and_device_are_caught_where_there_is_a_device() -> 
     assert evidence.stays_on_the_device(replace(seen, cuda=False)) is None
 
 
+def test_channels_last_that_is_changed_back_in_every_other_convolution_is_caught_in_a_graph() -> None:
+    seen = evidence.Seen(2, {"steps": 10}, products=CONVOLUTIONS, nhwc=(0, 0), cuda=True)  # 40 convolutions
+    for changes, ok in ((0, True), (19, True), (20, False), (80, False)):
+        kernels = {"void cudnn::ops::nhwcToNchwKernel<float>": changes, "another": 99}
+        assert evidence.keeps_channels_last(replace(seen, kernels=kernels)).ok == ok
+    assert not evidence.keeps_channels_last(replace(seen, products=[], kernels={"nchwToNhwcKernel": 1})).ok
+
+
 def test_a_compiled_batch_is_known_by_its_convolutions() -> None:
     products = [["convolution", "float32", 8, 42], ["matrix product", "float32", 8, 14]]
     seen = evidence.Seen(4, {"steps": 2, "guided": 2}, products=products, convolutions=21)

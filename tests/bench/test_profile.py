@@ -16,9 +16,11 @@ from bench.profile import (
     Happening,
     Loop,
     Profile,
+    calls,
     covered,
     mark_network,
     own_times,
+    products_of,
     profiled,
     read,
 )
@@ -206,6 +208,27 @@ def test_an_autocast_is_seen_where_it_computes_and_not_where_it_is_called() -> N
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), profiled(cuda=False) as found:
         network(torch.ones(2, 1, 8, 8))
     assert found.products == [["convolution", "bfloat16", 2, 1]]
+
+
+def test_calls_are_seen_without_the_profiler_as_it_sees_them() -> None:
+    """Formats, batches and numbers; infinity among the arguments, which JSON does not know, included."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 5))
+    x = torch.ones(7, 3, 8, 8)
+
+    def work() -> None:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            network(x.clamp(-float("inf"), float("inf")).mul(float("nan")))
+
+    with profiled(cuda=False) as found:
+        work()
+    with calls() as called:
+        work()
+    assert products_of(called) == found.products
+    assert ["convolution", "bfloat16", 7, 1] in products_of(called)
+    work()  # nobody looks any more
+    with calls() as called:
+        x.neg()
+    assert [e.name for e in called if e.name.startswith("aten::")] == ["aten::neg"]
 
 
 class OneConvolution(nn.Module):
