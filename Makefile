@@ -16,7 +16,7 @@ GPU_PYTHON = $(if $(wildcard $(VENV)/installed),$(BIN)/python,$(firstword $(shel
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test test-slow gpu lint format report clean
+.PHONY: help bench test test-slow test-extra gpu lint format report clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12] [BENCH_ARGS='--budget 60']"
@@ -26,10 +26,13 @@ bench: $(VENV)/installed  ## measure every technique on this machine and print t
 	$(BIN)/python -m pytest bench --benchmark-only $(BENCH_ARGS)
 
 test: $(VENV)/installed  ## the quick tests, without a GPU
-	$(BIN)/python -m pytest tests -m "not slow and not gpu"
+	$(BIN)/python -m pytest tests -m "not slow and not gpu and not extra"
 
 test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs), without a GPU
-	$(BIN)/python -m pytest tests -m "slow and not gpu"
+	$(BIN)/python -m pytest tests -m "slow and not gpu and not extra"
+
+test-extra: $(VENV)/installed-dev  ## looks at the report in Chromium, where one is installed (apt-get install chromium)
+	$(BIN)/python -m pytest tests -m extra
 
 gpu:  ## the GPU's tests, table and update in 9 minutes; GPU_ARGS='--part large' and others: the rest
 	@$(GPU_PYTHON) -c "import torch" 2>/dev/null || { echo "make gpu: $(GPU_PYTHON) has no PyTorch"; exit 1; }

@@ -53,6 +53,7 @@ def test_the_kernel_distance_is_the_sum_over_pairs(one: Tensor, other: Tensor) -
     assert distances.kernel_distance(one, other) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.extra
 def test_torch_fidelity_agrees() -> None:
     pytest.importorskip("torch_fidelity", reason="the extra 'inception' is not installed", exc_type=ImportError)
     from torch_fidelity import metric_fid, metric_kid

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.extra
+
 CANVASES = "[...document.querySelectorAll('canvas')].map(c => c.toDataURL())"
 LINES = "[...document.querySelectorAll('polyline[data-line]')].map(l => l.getAttribute('points'))"
 
