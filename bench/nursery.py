@@ -16,7 +16,8 @@ import traceback
 from bench import memory
 from bench.contenders import CONTENDERS
 from bench.inspection import Inspection
-from bench.worker import emitter, planted
+from bench.planted import planted
+from bench.worker import emitter
 from sampler.errors import in_one_line
 
 
