@@ -289,3 +289,13 @@ CONTENDERS = [
               package="azula", engaged=shown_by(TWO_CALLS, FLOAT32, steps=_TWENTIETH)),
 ]  # fmt: skip
 PEERS = [contender.name for contender in CONTENDERS]
+# ours, beside the shipped rows: the counterpart of a DDIM loop that guides in one call
+OURS = Contender("ddim-batched", "ddim with batched guidance", VARIANTS["batched-cfg"], EVERY_20TH, lossless=False,
+                 engaged=shown_by(ONE_CALL, FLOAT32, steps=_TWENTIETH))  # fmt: skip
+CONTENDERS.append(OURS)
+# our plain row that takes the same steps and guides alike: (with guidance, without)
+COUNTERPARTS = {
+    "diffusers-ddpm": ("batched-cfg", "reference"), "ddpm-pytorch": ("reference", "reference"),
+    "azula-ddpm": ("reference", "reference"), "diffusers-ddim": ("ddim-batched", "ddim"),
+    "azula-ddim": ("ddim", "ddim"),
+}  # fmt: skip

@@ -10,7 +10,7 @@ from bench.contenders import CONTENDERS, REFERENCE, full_path
 from bench.measurement import Measurement, Row
 from bench.options import OPTIONS
 from bench.peers import CONTENDERS as OTHERS
-from bench.peers import PEERS
+from bench.peers import COUNTERPARTS, PEERS
 from bench.progress import Progress
 from bench.report.table import heading
 from bench.run import measure
@@ -20,7 +20,8 @@ from bench.workload import Workload, workload
 from sampler.files import writable_folder
 
 ASKED = ("device", "threads", "batch", "model")  # of the job's options
-ROWS = (REFERENCE, "native-update", "batched-cfg", "all-lossless", "ddim")  # ours
+ROWS = (REFERENCE, "native-update", "batched-cfg", "all-lossless", "ddim", "ddim-batched")  # ours
+ONLY_GUIDED = ("batched-cfg", "ddim-batched")
 GUIDANCE, BUDGET_S = (1.0, 3.0), 90.0
 
 
@@ -58,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def beside_peers(asked: Workload, say=lambda text: None, command: str = "python -m bench peers") -> Measurement:
     """Our rows and the peers', measured together; pictures are compared on the same noise, not judged."""
-    return measure(replace(asked, quality_s=0.0), [*ROWS, *PEERS], say, command, plant="bench.peers")
+    ours = [name for name in ROWS if asked.guidance != 1 or name not in ONLY_GUIDED]
+    return measure(replace(asked, quality_s=0.0), [*ours, *PEERS], say, command, plant="bench.peers")
 
 
 def keep(made: list[Measurement], results: Path) -> list[Path]:
@@ -70,9 +72,14 @@ def keep(made: list[Measurement], results: Path) -> list[Path]:
 
 
 def counterpart(measurement: Measurement, peer: str) -> Row:
-    """Our plain row that takes the same steps as a peer."""
-    path = next(c.path for c in OTHERS if c.name == peer)
-    return measurement.row(REFERENCE if path is full_path else "ddim")
+    """Our plain row that takes the same steps as a peer and guides as it does."""
+    guided, unguided = COUNTERPARTS[peer]
+    return measurement.row(unguided if measurement.workload.guidance == 1 else guided)
+
+
+def takes_every_step(peer: str) -> bool:
+    """Whether a peer's loop is on the whole path, as our fastest row is."""
+    return next(c.path for c in OTHERS if c.name == peer) is full_path
 
 
 def fastest(measurement: Measurement) -> Row:
@@ -92,8 +99,8 @@ def markdown(measurement: Measurement) -> str:
     best = fastest(measurement)
     lines = [
         f"**Beside other implementations, {_guidance(measurement)}.** {heading(measurement)}", "",
-        f"| loop | ms/step | steps | our plain loop: times as fast | our fastest ({best.name}): times as fast | "
-        "picture differs by at most |",
+        "| loop | ms/step | steps | our loop that guides alike: times as fast | "
+        f"our fastest ({best.name}): times as fast | picture differs by at most |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
     for name in measurement.rows:
@@ -103,8 +110,9 @@ def markdown(measurement: Measurement) -> str:
             continue
         plain = faster = "–"
         if name in PEERS:
-            plain = _shown(times_as_fast(counterpart(measurement, name), row))
-            if counterpart(measurement, name).name == REFERENCE:
+            alike = counterpart(measurement, name)
+            plain = f"{alike.name}: {_shown(times_as_fast(alike, row))}"
+            if takes_every_step(name):
                 faster = _shown(times_as_fast(best, row))
         error = "–" if row.probe_error is None else f"{row.probe_error:.1e}"
         lines.append(f"| {name} | {row.step_ms:.2f} | {row.steps:,} | {plain} | {faster} | {error} |")

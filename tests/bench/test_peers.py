@@ -7,8 +7,8 @@ import torch
 
 from bench.contenders import CONTENDERS
 from bench.interleave import Stage
-from bench.peers import CONTENDERS as PEERS
-from bench.peers import ours_instead
+from bench.peers import CONTENDERS as EXTRA
+from bench.peers import COUNTERPARTS, ours_instead
 from bench.workload import Workload
 from sampler.models import load_model
 from sampler.noise import GeneratorNoise, PhiloxNoise
@@ -16,6 +16,7 @@ from sampler.noise import GeneratorNoise, PhiloxNoise
 SAME_PICTURE = 1e-4  # of numbers in about [-1, 1]
 OURS = {"diffusers-ddpm": "reference", "ddpm-pytorch": "reference", "azula-ddpm": "reference",
         "diffusers-ddim": "ddim", "azula-ddim": "ddim"}  # fmt: skip
+PEERS = [contender for contender in EXTRA if contender.name in OURS]
 here = [pytest.param(c, id=c.name, marks=pytest.mark.skipif(bool(c.unavailable("cpu")), reason=c.unavailable("cpu")))
         for c in PEERS]  # fmt: skip
 
@@ -74,3 +75,15 @@ def test_what_a_library_asks_for_noise_is_put_back():
 def test_a_peer_that_is_not_installed_says_so():
     absent = replace(PEERS[0], package="no_such_package_at_all")
     assert absent.unavailable("cpu") == "no_such_package_at_all is not installed"
+
+
+def test_every_peer_has_a_counterpart_that_takes_the_same_steps():
+    rows = {**CONTENDERS, **{c.name: c for c in EXTRA}}
+    made = stage()
+    assert list(COUNTERPARTS) == [c.name for c in PEERS]
+    for peer, ours in COUNTERPARTS.items():
+        assert {rows[name].path(made.model, 1000).timesteps for name in ours} == {
+            rows[peer].path(made.model, 1000).timesteps
+        }
+        guided = rows[ours[0]].variant.guide
+        assert (guided.__name__ == "batched_cfg") == peer.startswith("diffusers")
