@@ -7,12 +7,13 @@ from typing import NoReturn
 
 import torch
 
-from bench import break_even, gpu, memory_command, overhead, report, store, walk
+from bench import break_even, gpu, memory_command, overhead, peers_command, report, scaling, store, walk
 from bench.contenders import CONTENDERS
 from bench.environment import advice, differences, fingerprint, machine
 from bench.gate import command as gate
 from bench.gate import stored_commands
 from bench.options import add_options, from_options
+from bench.planted import planted
 from bench.progress import Progress
 from bench.quality import command as quality_command
 from bench.quality import divergence
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="measure, and write the table, the CSV and the pictures")
     add_options(run.add_argument, prefix="--")
+    run.add_argument("--contenders", metavar="MODULE", help="further rows: the CONTENDERS of package.module or file.py")
     run.add_argument("--rows", metavar="A,B", help="only these rows (and the reference), by the names of `list`")
     run.add_argument("--strict", action="store_true", help="exit 2 where a row is not shown to keep its quality budget")
     run.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
@@ -81,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     overhead.add_to(commands)
     walk.add_to(commands)
     divergence.add_to(commands)
+    peers_command.add_to(commands)
+    scaling.add_to(commands)
     quality_command.add_to(commands)
 
     report_command.add_to(commands)
@@ -94,10 +98,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     workload = from_options(arguments)
-    rows = arguments.rows.split(",") if arguments.rows else None
+    extra = [contender.name for contender in planted(arguments.contenders)]
+    rows = arguments.rows.split(",") if arguments.rows else [*CONTENDERS, *extra]
     writable_folder(arguments.out)  # refused before the work, not after it
     with Progress() as progress:
-        measurement = measure(workload, rows, progress.say, command="python -m bench " + " ".join(sys.argv[1:]))
+        command = "python -m bench " + " ".join(sys.argv[1:])
+        measurement = measure(workload, rows, progress.say, command, arguments.contenders)
     path, outputs = keep(measurement, arguments.out)
     print(table.terminal(measurement))
     print(f"\nresult: {path}\nmade from it: {', '.join(str(p) for p in outputs)}")

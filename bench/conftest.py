@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import store
+from bench import peers_command, store
 from bench.__main__ import UNSURE_EXIT, keep, unsure
 from bench.contenders import CONTENDERS
 from bench.gate import command as gate
@@ -21,6 +21,7 @@ from sampler.errors import UsageError
 GATED = pytest.StashKey[GateResult]()
 MEASURED = pytest.StashKey[Measurement]()
 PATHS = pytest.StashKey[list]()
+PEERS_MEASURED = pytest.StashKey[tuple[Measurement, list[Path]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +44,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """The gate's tests run only where a revision is named, and then alone."""
     if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
         return None
+    if collection_path.name == "test_peers.py":
+        return None if any("test_peers" in str(argument) for argument in config.args) else True
     judges = collection_path.name == "test_gate.py"
     return True if judges != bool(config.getoption("gate_against")) else None
 
@@ -105,11 +108,30 @@ def measured(request: pytest.FixtureRequest) -> Measurement:
     return measurement
 
 
+@pytest.fixture(scope="session")
+def peers_measured(request: pytest.FixtureRequest) -> Measurement:
+    """Our loops and other implementations', measured together, and stored."""
+    config = request.config
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(file=sys.stderr)
+        with Progress() as progress:
+            command = "pytest " + " ".join(config.invocation_params.args)
+            try:
+                measurement = peers_command.beside_peers(from_options(config.option), progress.say, command)
+            except UsageError as error:
+                pytest.exit(str(error), returncode=3)
+    config.stash[PEERS_MEASURED] = measurement, peers_command.keep([measurement], store.RESULTS)
+    return measurement
+
+
 def pytest_terminal_summary(terminalreporter, exitstatus: int, config: pytest.Config) -> None:
     if (result := config.stash.get(GATED, None)) is not None:
         terminalreporter.section("gate")
         terminalreporter.write_line(gate_outputs.terminal(result))
         gate_outputs.on_github(gate_outputs.annotations(result), gate_outputs.markdown(result))
+    if (beside := config.stash.get(PEERS_MEASURED, None)) is not None:
+        terminalreporter.section("beside other implementations")
+        terminalreporter.write_line(peers_command.markdown(beside[0]) + "\n" + "\n".join(map(str, beside[1])))
     measurement = config.stash.get(MEASURED, None)
     if measurement is None:
         return

@@ -3,11 +3,13 @@
 To add one: a `Variant` (or a trajectory), one line here, and say whether it is lossless.
 """
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bench import evidence
 from bench.evidence import (
@@ -31,11 +33,15 @@ from bench.evidence import (
 from bench.quality.equivalence import Budget
 from sampler import graphs, runtime
 from sampler import trajectory as trajectories
+from sampler.guidance import Condition
 from sampler.models import Model
 from sampler.trajectory import Trajectory
 from sampler.variants import REFERENCE as REFERENCE_VARIANT
 from sampler.variants import VARIANTS, Variant
 
+# advance(x, positions, noise, after_step) -> x: takes the steps at these positions of a path
+Advance = Callable[..., Tensor]
+Loop = Callable[[Model, Condition | None, float, Trajectory], Advance]
 Path_ = Callable[[Model, int], Trajectory]  # (model, steps of the reference) -> trajectory
 COMPILED = (runtime.compiled, runtime.compiled_frozen, graphs.graphed_compiled)
 
@@ -71,7 +77,8 @@ def ddim_path(share: float) -> Path_:
 class Contender:
     """One row.
 
-    lossless: it claims to change no picture beyond rounding. textbook: run by `sampler.textbook`.
+    lossless: it claims to change no picture beyond rounding. textbook: run by `sampler.textbook`. loop: makes somebody
+    else's loop for a model, a condition, a guidance scale and a path; package: what it needs to be installed.
     engaged: the proofs that it did what it claims; without all of them it is red. budget: what a row that is not
     lossless may lose at most; beyond it, it is red. None: it promises nothing, and its loss is reported.
     """
@@ -83,6 +90,8 @@ class Contender:
     lossless: bool = True
     textbook: str = ""  # 'ddpm' or 'strided': the loop of sampler.textbook
     needs: str = ""
+    loop: Loop | None = None
+    package: str = ""
     engaged: tuple[evidence.Proof, ...] = evidence.PLAIN
     budget: Budget | None = None
 
@@ -109,6 +118,8 @@ class Contender:
             return "for the CPU; its CUDA counterpart has a row of its own"
         if "half" in needs and kind == "cpu" and not cpu_has_bf16():
             return "this CPU has no bfloat16 instructions (see the row autocast-bf16 for what it costs)"
+        if self.package and importlib.util.find_spec(self.package) is None:
+            return f"{self.package} is not installed"
         if self.variant.name == "native-update":
             from kernels import native
 

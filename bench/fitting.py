@@ -20,6 +20,8 @@ def unfit(contender: Contender, workload: Workload) -> str:
 
 def _twin(contender: Contender) -> str:
     """The row before this one (or the reference) that is the same to a model that is not guided, or ''."""
+    if contender.name not in CONTENDERS:
+        return ""
     rows = [CONTENDERS[REFERENCE], *(c for c in CONTENDERS.values() if c.name != REFERENCE)]
     before = [c for c in rows[: [c.name for c in rows].index(contender.name)] if c.needs in ("", contender.needs)]
     return next((c.name for c in before if _unguided(c) == _unguided(contender)), "")

@@ -198,7 +198,7 @@ class Inspection:
 
     def same_noise(self) -> None:
         """Layer 1 of quality: how far the row leaves a float64 run on the same noise, at every step of a short path."""
-        if not self.contender.textbook:
+        if not self.contender.textbook and self.contender.loop is None:
             found = same_noise.of_contender(self.stage, self.contender, self.arm.sampler)
             self.emit(event="divergence", row=self.contender.name, **found.json())
 
@@ -360,7 +360,7 @@ def loop_steps(arm: Arm, stage: Stage) -> int:
 
     def call(x: torch.Tensor, *_: Any) -> torch.Tensor:
         nonlocal taken
-        taken += 1
+        taken += len(x) // stage.batch  # a call of two batches is guided
         return x
 
     def walk(x: State, leg: Leg, after: AfterStep) -> State:
@@ -368,7 +368,7 @@ def loop_steps(arm: Arm, stage: Stage) -> int:
         taken += len(leg.timesteps)
         return x
 
-    if arm.contender.textbook:
+    if arm.contender.textbook or arm.contender.loop is not None:
         calls = 1 if arm.condition is None or arm.guidance == 1 else 2
         hollow = replace(arm, model=replace(arm.model, network=call), tally=None)  # type: ignore[arg-type]
     else:

@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bench.contenders import Contender
+from bench.contenders import Advance, Contender
 from bench.tally import Tally
 from bench.workload import Workload
 from sampler import precision, textbook
@@ -50,6 +50,15 @@ class Arm:
     sampler: Sampler
     slice_steps: int = 1
     tally: Tally | None = None  # counts what its steps do
+
+    @cached_property
+    def loop(self) -> Advance | None:
+        """Somebody else's loop on the row's own path, where the contender has one."""
+        return self._loop_on(self.trajectory)
+
+    def _loop_on(self, path: Trajectory) -> Advance | None:
+        make = self.contender.loop
+        return None if make is None else make(self.model, self.condition, self.guidance, path)
 
     @property
     def steps(self) -> int:
@@ -88,6 +97,9 @@ class Arm:
                     self.model.network, x, self.model.schedule, noise, self.condition, self.guidance,
                     timesteps=[self.timesteps[i] for i in positions], after_step=after_step, **extra,
                 )  # fmt: skip
+        if self.loop is not None:
+            with precision.full(self.model.network).context():
+                return self.loop(x, positions, noise, after_step)
         return run(self.sampler, x, self.trajectory.at(positions), noise, after_step)
 
     def time_slice(self, x: Tensor, noise: Noise, clock, rng: random.Random, peek: Peek = look_away):
@@ -115,6 +127,8 @@ class Arm:
             prediction=self.model.prediction,
             clip=self.model.clip,
         )
+        if (loop := self._loop_on(path)) is not None:
+            return loop(x, range(path.steps), noise)
         return run(self.sampler, x, path, noise)
 
 

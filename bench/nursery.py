@@ -19,7 +19,8 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # before anybody as
 from bench import memory
 from bench.contenders import CONTENDERS
 from bench.inspection import Inspection
-from bench.worker import emitter, planted
+from bench.planted import planted
+from bench.worker import emitter
 from sampler.errors import in_one_line
 
 

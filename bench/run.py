@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from bench.fitting import unfit
 from bench.inspection import ALONE, LOOKS
 from bench.measurement import Measurement
 from bench.nurseries import inspected
+from bench.planted import planted
 from bench.workload import Workload
 from sampler.errors import UsageError, unknown
 
@@ -33,7 +34,7 @@ def measure(
 ) -> Measurement:
     """Measure the rows (all by default) against the reference, and return what was measured.
 
-    say(text): told of progress. plant: a module with further contenders, for the harness's own tests.
+    say(text): told of progress. plant: a module with further contenders (see `bench.planted`).
     On Ctrl-C the measurement so far is returned with `interrupted` set.
     """
     return _worked(workload, rows, command, plant, lambda job, able: _measure(job, able, say, plant))
@@ -57,13 +58,15 @@ def look(
 def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str | None,
             work: Callable[[Measurement, list[str]], None]) -> Measurement:  # fmt: skip
     """A measurement of the rows that can run here, filled by `work`, as far as it came."""
-    names = _chosen(rows, plant)
+    known = {**CONTENDERS, **{c.name: c for c in planted(plant)}}
+    names = _chosen(rows, known)
     found = {**environment.fingerprint(workload.device), "threads": workload.threads}
     job = Measurement(workload, found, names, _now(), command)
+    for contender in (known[name] for name in names if name not in CONTENDERS):
+        job.events.append({"event": "contender", "row": contender.name, "lossless": contender.lossless,
+                           "changes": contender.changes})  # fmt: skip
     for name in names:
-        if name not in CONTENDERS:
-            continue
-        if why := CONTENDERS[name].unavailable(workload.device) or unfit(CONTENDERS[name], workload):
+        if why := known[name].unavailable(workload.device) or unfit(known[name], workload):
             job.events.append({"event": "unavailable", "row": name, "message": why})
     start = time.monotonic()
     try:
@@ -191,14 +194,9 @@ def _take(job: Measurement, event: dict[str, Any], process: int, say, label: str
             say(f"{label}: round {event['round'] + 1}, {event['row']}")
 
 
-def _chosen(rows: list[str] | None, plant: str | None) -> list[str]:
+def _chosen(rows: list[str] | None, known: Collection[str]) -> list[str]:
     if rows is None:
         return list(CONTENDERS)
-    known = set(CONTENDERS)
-    if plant:
-        import importlib
-
-        known |= {c.name for c in importlib.import_module(plant).CONTENDERS}
     for name in rows:
         if name not in known:
             raise unknown("row", name, known)

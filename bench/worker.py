@@ -19,6 +19,7 @@ from bench import axis, evidence, whole_runs
 from bench.clock import clock_for
 from bench.contenders import CONTENDERS, REFERENCE, Contender
 from bench.interleave import Arm, Stage, time_pair
+from bench.planted import planted
 from bench.quality import judged
 from bench.tally import Tally
 from bench.telemetry import telemetry_for
@@ -155,15 +156,6 @@ def main(task_json: str) -> None:
             os.sched_setaffinity(0, {core})
         getattr(work, order.pop("do"))(**order)
         emit(event="done")
-
-
-def planted(module: str | None) -> list[Contender]:
-    """Extra contenders from a module's `CONTENDERS`, for the harness's own tests."""
-    if not module:
-        return []
-    import importlib
-
-    return list(importlib.import_module(module).CONTENDERS)
 
 
 def emitter():

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import math
 import os
 import sys
 import zlib
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from sampler import card, check_command, data, figures, own_models, schedule, signal
+from sampler import animate_command, card, check_command, data, figures, own_models, schedule, signal
 from sampler.asked import SAMPLERS, at_least, at_most, class_names, fitting_guidance, labels_of, path_of
 from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
 from sampler.files import replacing, writable_folder, writable_picture
@@ -111,8 +110,6 @@ def run_grid(arguments: argparse.Namespace) -> None:
               batch=arguments.batch, enlarge=arguments.enlarge)  # fmt: skip
     at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
     at_most(MOST_ENLARGED, "where a picture of 28 pixels is as wide as a screen", enlarge=arguments.enlarge)
-    if arguments.guidance is not None and not math.isfinite(arguments.guidance):
-        raise UsageError(f"--guidance {arguments.guidance} is not a finite number")
     if arguments.sampler not in SAMPLERS:  # before anything is loaded
         raise unknown("sampler", arguments.sampler, SAMPLERS)
     way = variant(arguments.variant)
@@ -263,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     command("models", run_models, "python -m sampler models")
     check_command.add_to(command)
     sets_command.add_to(command)
+    animate_command.add_to(command)
     command("variants", run_variants, "python -m sampler variants")
     return parser
 

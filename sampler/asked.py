@@ -1,5 +1,6 @@
 """What commands are asked for, in words: a sampler, its steps, labels and guidance, fitted to a model."""
 
+import math
 import re
 from collections.abc import Callable
 
@@ -38,6 +39,8 @@ def fitting_guidance(model: Model, asked: float | None) -> float:
     """The scale asked for, or the default: 3, and 1 (none) where the model cannot be guided."""
     if asked is None:
         return 3.0 if model.guidable else 1.0
+    if not math.isfinite(asked):
+        raise UsageError(f"--guidance {asked} is not a finite number")
     if asked != 1 and not model.guidable:
         lacks = "takes no labels" if not model.classes else "has no label for 'no label'"
         raise UsageError(f"--guidance {asked:g} needs labels to guide by, but model {model.name!r} {lacks}; say 1")

@@ -1,7 +1,7 @@
 """Where a command writes: refused before the work rather than after it, and replaced whole or not at all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,10 +30,10 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def writable_picture(path: Path) -> Path:
-    """A path for a PNG, in a folder that can be written to."""
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"{path} must end in .png, the format that is written")
+def writable_picture(path: Path, formats: Sequence[str] = (".png",)) -> Path:
+    """A path for a picture in one of the formats, in a folder that can be written to."""
+    if path.suffix.lower() not in formats:
+        raise UsageError(f"{path} must end in {' or '.join(formats)}, the format that is written")
     writable_folder(path.parent)
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file")

@@ -38,7 +38,7 @@ def load(name: str, device: torch.device) -> Model:
     factory: Callable[[], Any] = _factory(name) if ":" in name else lambda: _saved_folder(name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        made = _guarded(name, "failed", factory)
+        made = _guarded(f"--model {name}", "failed", factory)
     model = adapted(made, name)
     check_record(model)
     try:
@@ -71,7 +71,7 @@ def check_record(model: Model) -> None:
 
 def _factory(name: str) -> Callable[[], Any]:
     where, _, attribute = name.rpartition(":")
-    module = _from_file(name, Path(where)) if where.endswith(".py") else _from_package(name, where)
+    module = imported(where, f"--model {name}")
     factory = getattr(module, attribute, None)
     if not callable(factory):
         what = "has nothing called" if factory is None else "does not hold a function called"
@@ -79,9 +79,14 @@ def _factory(name: str) -> Callable[[], Any]:
     return factory
 
 
-def _from_file(name: str, path: Path) -> ModuleType:
+def imported(where: str, asked: str) -> ModuleType:
+    """A module of somebody's by its name or its file; `asked` is what was asked for, to begin a refusal with."""
+    return _from_file(asked, Path(where)) if where.endswith(".py") else _from_package(asked, where)
+
+
+def _from_file(asked: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError(f"--model {name}: there is no file {path}")
+        raise UsageError(f"{asked}: there is no file {path}")
     path = path.resolve()
     spec = importlib.util.spec_from_file_location(f"own_model_{path.stem}", path)
     assert spec is not None
@@ -90,18 +95,18 @@ def _from_file(name: str, path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # where pickle and the compiler look for its classes
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # its neighbours can be imported, as a script's can
-    _guarded(name, "cannot be imported", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    _guarded(asked, "cannot be imported", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
     return module
 
 
-def _from_package(name: str, where: str) -> ModuleType:
+def _from_package(asked: str, where: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
-    return _guarded(name, "cannot be imported", lambda: importlib.import_module(where))
+    return _guarded(asked, "cannot be imported", lambda: importlib.import_module(where))
 
 
-def _guarded(name: str, what: str, call: Callable[[], Any]) -> Any:
+def _guarded(asked: str, what: str, call: Callable[[], Any]) -> Any:
     """Call somebody's code; whatever it raises becomes a sentence that says where."""
     try:
         return call()
@@ -112,7 +117,7 @@ def _guarded(name: str, what: str, call: Callable[[], Any]) -> Any:
         frames = [f for f in frames if not f.filename.startswith("<frozen")]
         at = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         said = in_one_line(error) if isinstance(error, Exception) else f"it ended the program ({error.code})"
-        raise UsageError(f"--model {name}: it {what}: {said}{at}") from error
+        raise UsageError(f"{asked}: it {what}: {said}{at}") from error
 
 
 def _saved_folder(name: str) -> Any:

@@ -3,54 +3,25 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from sampler import own_models
-from sampler.asked import at_least, class_names, fitting_guidance, parse_labels, path_of
+from sampler.asked import at_least, at_most, class_names, fitting_guidance, parse_labels, path_of
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
-from sampler.models import Model, checked_device, load_model
+from sampler.models import Model, load_model
 from sampler.sets.draw import Pace, Source, Writer, draw, lots
 from sampler.sets.folder import Folder, alone, disk_faults_told, faults, read_manifest
 from sampler.sets.formats import FORMATS, check_format
-from sampler.sets.identity import Identity, kind_of_machine, path_digest, weights_digest
+from sampler.sets.identity import identify
+from sampler.sets.ranks import Ranks, ranks
 from sampler.variants import variant
 
 SHARD = 256
 MOST_FAULTS_TOLD = 20
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """Which of how many processes this is, and how they wait for one another."""
-
-    rank: int
-    world: int
-    local: int
-    wait: Callable[[], None]
-
-
-@contextmanager
-def ranks() -> Iterator[Ranks]:
-    """The process's place among those that torchrun has started; alone where it was not started by it."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield Ranks(0, 1, int(os.environ.get("LOCAL_RANK", "0")), lambda: None)
-        return
-    import torch.distributed as dist
-
-    # gloo also where the samples are drawn on GPUs: all that is exchanged is that somebody has come to a point
-    dist.init_process_group("gloo", timeout=timedelta(days=7))
-    try:
-        yield Ranks(dist.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")), dist.barrier)
-    finally:
-        dist.destroy_process_group()
 
 
 def run_generate(arguments: argparse.Namespace) -> None:
@@ -61,6 +32,7 @@ def run_generate(arguments: argparse.Namespace) -> None:
         raise UsageError("--count is missing: how many samples the set is to hold")
     at_least(1, count=arguments.count, steps=arguments.steps, network_batch=arguments.network_batch,
              batch=arguments.batch, shard=arguments.shard, threads=arguments.threads)  # fmt: skip
+    at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
     if arguments.format not in FORMATS:
         raise unknown("format", arguments.format, FORMATS)
     if arguments.shard is not None and arguments.format == "png":
@@ -77,20 +49,16 @@ def run_generate(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace, shard: int, way, place: Ranks) -> None:
-    device = checked_device(arguments.device)
-    if device.type == "cuda" and device.index is None and place.world > 1:
-        device = checked_device(f"cuda:{place.local}")
+    device = place.device(arguments.device)
     if way.needs and way.needs != device.type:
         raise UsageError(f"variant {way.name!r} needs the device {way.needs}, but --device is {device}")
     model = load_model(arguments.model, device, arguments.weights)
     check_format(arguments.format, model)
     trajectory = path_of(model, arguments.sampler, arguments.steps)
-    identity = Identity(
-        model=arguments.model, weights=weights_digest(model), sampler=trajectory.name, steps=trajectory.steps,
-        path=path_digest(trajectory), guidance=fitting_guidance(model, arguments.guidance), seed=arguments.seed,
-        labels=_labels(model, arguments), variant=way.name, network_batch=arguments.network_batch,
-        threads=arguments.threads, machine=kind_of_machine(device), torch=torch.__version__, format=arguments.format,
-        shard=shard,
+    identity = identify(
+        arguments.model, model, trajectory, way, guidance=fitting_guidance(model, arguments.guidance),
+        seed=arguments.seed, labels=_labels(model, arguments), network_batch=arguments.network_batch,
+        format=arguments.format, shard=shard,
     )  # fmt: skip
     folder = Folder(writable_folder(arguments.out), identity)
     with disk_faults_told(folder.path), alone(folder.path, place.rank):
@@ -107,7 +75,7 @@ def _run(arguments: argparse.Namespace, shard: int, way, place: Ranks) -> None:
             say(f"{had:,} samples are there already")
         told = Pace(todo, say, every_s=1.0 if sys.stderr.isatty() else 10.0)
         with Writer(folder, place.rank, arguments.batch if shard == 1 else 1, told) as writer:
-            draw(Source(model, trajectory, way, folder), missing, writer.put)
+            draw(Source(model, trajectory, way, identity), missing, writer.put)
         place.wait()
         if place.rank == 0:
             print(f"{folder.path}: {count:,} samples, set {folder.finish(count, place.world)}")

@@ -16,6 +16,7 @@ from sampler.models import Model
 from sampler.noise import PhiloxNoise
 from sampler.sets.folder import Folder, Piece
 from sampler.sets.formats import FORMATS, as_bytes, labels_of
+from sampler.sets.identity import Identity
 from sampler.trajectory import Trajectory
 from sampler.variants import Sampler, Variant, build, find_first_nonfinite, run
 
@@ -29,12 +30,12 @@ class Source:
     model: Model
     trajectory: Trajectory
     variant: Variant
-    folder: Folder
+    identity: Identity
     _sampler: Sampler | None = field(default=None, init=False)
 
     def group(self, number: int) -> np.ndarray:
         """The pictures of a group, a function of its number alone."""
-        identity, model = self.folder.identity, self.model
+        identity, model = self.identity, self.model
         size = identity.network_batch
         ids = range(number * size, (number + 1) * size)
         condition: Condition | None = None
@@ -60,7 +61,7 @@ def lots(folder: Folder, count: int, rank: int, world: int) -> Iterator[list[Pie
 
 def draw(source: Source, missing: list[list[Piece]], put: Callable[[Piece, np.ndarray], None]) -> None:
     """Draw the missing pieces, lot by lot, and hand each over when its last sample is there."""
-    size = source.folder.identity.network_batch
+    size = source.identity.network_batch
     for lot in missing:
         wanted = sorted({i // size for piece in lot for i in piece.ids})
         groups = {}

@@ -72,10 +72,11 @@ class Folder:
     def note(self, written: dict[str, str], rank: int) -> None:
         """Add files that are on the disk to the rank's journal."""
         journal = self.path / f"journal-{rank}.jsonl"
-        cut = journal.exists() and not journal.read_bytes().endswith(b"\n")
-        with open(journal, "a") as file:
+        with open(journal, "ab+") as file:
             # a line that a kill has cut is ended first, lest the next one be lost with it
-            file.write("\n" * cut + "".join(json.dumps(pair) + "\n" for pair in written.items()))
+            file.seek(max(file.tell() - 1, 0))
+            cut = file.read(1) not in (b"", b"\n")
+            file.write(b"\n" * cut + "".join(json.dumps(pair) + "\n" for pair in written.items()).encode())
             file.flush()
             os.fsync(file.fileno())
 

@@ -8,6 +8,7 @@ import torch
 
 from sampler.models import Model
 from sampler.trajectory import Trajectory
+from sampler.variants import Variant
 
 WORDS = {
     "model": "the model", "weights": "the weights of the model", "path": "the timesteps or coefficients of the sampler",
@@ -57,6 +58,27 @@ class Identity:
                 shown = (f"{str(v)[:12]}…" if len(str(v)) > 60 else str(v) for v in (mine, theirs))
                 return "{} was {}, and is {}".format(name, *shown)
         return ""
+
+
+def identify(
+    name: str,
+    model: Model,
+    trajectory: Trajectory,
+    variant: Variant,
+    *,
+    guidance: float,
+    seed: int,
+    labels: tuple[int, ...],
+    network_batch: int,
+    format: str = "png",
+    shard: int = 1,
+) -> Identity:
+    """The identity of what a model draws in this process, with its threads, on the model's device."""
+    return Identity(
+        name, weights_digest(model), trajectory.name, trajectory.steps, path_digest(trajectory), guidance, seed, labels,
+        variant.name, network_batch, torch.get_num_threads(), kind_of_machine(model.device), torch.__version__, format,
+        shard,
+    )  # fmt: skip
 
 
 def weights_digest(model: Model) -> str:

@@ -13,6 +13,8 @@ from bench import own_model
 from bench.contenders import CONTENDERS
 from bench.fitting import unfit
 from bench.gate.worker_script import FactoryRows
+from bench.measurement import Measurement
+from bench.planted import planted
 from bench.workload import Workload, from_json, workload
 from sampler.errors import UsageError
 from sampler.model_check import Facts
@@ -92,6 +94,31 @@ def test_the_gate_calls_the_same_record():
     assert [value.tolist() for value in inputs[1:]] == [[0, 333, 666, 999], [0, 1, 2, 3]]
 
 
+ROWS = """
+from bench.contenders import Contender
+from sampler.variants import VARIANTS
+CONTENDERS = [Contender("mine", "what I changed", VARIANTS["batched-cfg"], lossless=False)]
+"""
+
+
+def test_contenders_of_ones_own_are_read_from_a_file(tmp_path):
+    (tmp_path / "rows.py").write_text(ROWS)
+    (found,) = planted(str(tmp_path / "rows.py"))
+    assert (found.name, found.lossless) == ("mine", False)
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(UsageError, match="holds no list CONTENDERS"):
+        planted(str(tmp_path / "empty.py"))
+    with pytest.raises(UsageError, match=r"^--contenders .*no.py: there is no file"):
+        planted(str(tmp_path / "no.py"))
+
+
+def test_a_row_keeps_what_its_contender_says_of_itself():
+    said = {"event": "contender", "row": "mine", "lossless": False, "changes": "what I changed"}
+    row = Measurement(Workload(), {}, ["reference", "mine"], "", "", [said]).row("mine")
+    assert (row.lossless, row.changes) == (False, "what I changed")
+    assert Measurement(Workload(), {}, ["mine"], "", "").row("mine").lossless
+
+
 def readme_model() -> str:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (block,) = [b for b in blocks if "def make" in b]
@@ -133,3 +160,35 @@ def test_a_model_without_labels_goes_through_to_a_table(tmp_path):
     done = run_bench(tmp_path, f"{FACTORIES}:unlabelled")
     assert done.returncode == 0, done.stdout[-3000:]
     assert "without guidance this row is the same as 'reference'" in done.stdout.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_a_unet_saved_by_diffusers_goes_through_to_a_full_table(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    diffusers.UNet2DModel(
+        sample_size=16, in_channels=1, out_channels=1, block_out_channels=(8, 16), norm_num_groups=4,
+        layers_per_block=1, down_block_types=("DownBlock2D", "AttnDownBlock2D"), attention_head_dim=8,
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    ).save_pretrained(tmp_path / "unet")  # fmt: skip
+    done = run_bench(tmp_path, "unet")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "unet, batch 4, 20 steps, guidance 1" in done.stdout
+
+
+UNET = """
+from bench.peers import denoising_diffusion
+
+def make():
+    theirs = denoising_diffusion()
+    unet = theirs.Unet(dim=8, dim_mults=(1, 2), channels=1, flash_attn=False)
+    return theirs.GaussianDiffusion(unet, image_size=16, timesteps=100, beta_schedule="linear", objective="pred_noise")
+"""
+
+
+@pytest.mark.slow
+def test_a_unet_of_denoising_diffusion_pytorch_goes_through_to_a_full_table(tmp_path):
+    pytest.importorskip("einops")
+    (tmp_path / "theirs.py").write_text(UNET)
+    done = run_bench(tmp_path, "theirs.py:make")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "theirs.py:make, batch 4, 20 steps, guidance 1" in done.stdout

@@ -25,6 +25,7 @@ from sampler.sets import draw as drawing
 from sampler.sets import folder as folders
 from sampler.sets.draw import Pace
 from sampler.sets.folder import read_manifest
+from sampler.sets.ranks import Ranks
 from sampler.trajectory import ddim, spaced
 from sampler.variants import VARIANTS, build
 
@@ -187,7 +188,7 @@ def test_two_ranks_share_the_work_and_make_the_same_set(made, tmp_path, monkeypa
     """As torchrun would start them, one after the other instead of side by side."""
     out = tmp_path / "set"
     for rank in (0, 1):
-        place = command.Ranks(rank, 2, rank, lambda: None)
+        place = Ranks(rank, 2, rank, lambda: None)
         monkeypatch.setattr(command, "ranks", lambda place=place: nullcontext(place))
         monkeypatch.setattr(folders.Folder, "finish", lambda *_: "not yet")
         assert main(words(out)) == 0
@@ -391,5 +392,7 @@ def test_two_thousand_samples_are_the_same_set_however_they_are_made(tmp_path):
     wait_for_pictures(tmp_path / "elastic", 100, elastic)
     children = Path(f"/proc/{elastic.pid}/task/{elastic.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    assert elastic.wait(300) == 0, elastic.stderr.read()[-2000:]
+    _, said = elastic.communicate(timeout=300)
+    assert elastic.returncode == 0, said[-2000:]
+    assert "exitcode: -9" in said, "no rank was killed"
     assert contents(tmp_path / "elastic") == whole

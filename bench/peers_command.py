@@ -1,0 +1,128 @@
+"""`python -m bench peers`: our loops and other implementations', interleaved in one measurement, and their table."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from bench import store
+from bench.contenders import CONTENDERS, REFERENCE, full_path
+from bench.measurement import Measurement, Row
+from bench.options import OPTIONS
+from bench.peers import CONTENDERS as OTHERS
+from bench.peers import COUNTERPARTS, PEERS
+from bench.progress import Progress
+from bench.report.table import heading
+from bench.run import measure
+from bench.store import write_atomically
+from bench.students_t import Interval
+from bench.workload import Workload, workload
+from sampler.files import writable_folder
+
+ASKED = ("device", "threads", "batch", "model")  # of the job's options
+ROWS = (REFERENCE, "native-update", "batched-cfg", "all-lossless", "ddim", "ddim-batched")  # ours
+ONLY_GUIDED = ("batched-cfg", "ddim-batched")
+GUIDANCE, BUDGET_S = (1.0, 3.0), 90.0
+
+
+def add_to(commands) -> None:
+    parser = commands.add_parser("peers", help="our loops beside diffusers', denoising-diffusion-pytorch's and azula's")
+    for name in ASKED:
+        parser.add_argument("--" + name, **OPTIONS[name])
+    parser.add_argument("--guidance", type=float, help="only with this scale (default: once without, once with 3)")
+    parser.add_argument("--preset", choices=("smoke", "quick", "full"), default="quick", help="(default: %(default)s)")
+    parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="SECONDS",
+                        help="seconds of timing for each scale (%(default)s)")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    parser.set_defaults(do=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    writable_folder(arguments.out)
+    scales = GUIDANCE if arguments.guidance is None else (arguments.guidance,)
+    made = []
+    for scale in scales:
+        asked = workload(arguments.preset, guidance=scale, budget_s=arguments.budget,
+                         **{name: getattr(arguments, name) for name in ASKED})  # fmt: skip
+        with Progress() as progress:
+            made.append(beside_peers(asked, progress.say, "python -m bench " + " ".join(sys.argv[1:])))
+        if made[-1].interrupted:
+            break
+    paths = keep(made, arguments.out)
+    print(paths[-1].read_text())
+    print("\n".join(map(str, paths)))
+    failed = [(r.name, r.reason) for m in made for r in map(m.row, m.rows) if r.status in ("red", "missing")]
+    for name, reason in failed:
+        print(f"FAILED {name}: {reason}", file=sys.stderr)
+    return 130 if made[-1].interrupted else 1 if failed else 0
+
+
+def beside_peers(asked: Workload, say=lambda text: None, command: str = "python -m bench peers") -> Measurement:
+    """Our rows and the peers', measured together; pictures are compared on the same noise, not judged."""
+    ours = [name for name in ROWS if asked.guidance != 1 or name not in ONLY_GUIDED]
+    return measure(replace(asked, quality_s=0.0), [*ours, *PEERS], say, command, plant="bench.peers")
+
+
+def keep(made: list[Measurement], results: Path) -> list[Path]:
+    """Write results/<machine>/peers/: the raw events of each scale, and peers.md; returns the paths."""
+    paths = [store.save(m, results, f"peers/guidance-{m.workload.guidance:g}") for m in made]
+    page = store.folder(made[0], results) / "peers" / "peers.md"
+    write_atomically(page, "\n".join(markdown(m) for m in made))
+    return [*paths, page]
+
+
+def counterpart(measurement: Measurement, peer: str) -> Row:
+    """Our plain row that takes the same steps as a peer and guides as it does."""
+    guided, unguided = COUNTERPARTS[peer]
+    return measurement.row(unguided if measurement.workload.guidance == 1 else guided)
+
+
+def takes_every_step(peer: str) -> bool:
+    """Whether a peer's loop is on the whole path, as our fastest row is."""
+    return next(c.path for c in OTHERS if c.name == peer) is full_path
+
+
+def fastest(measurement: Measurement) -> Row:
+    """Our fastest row that takes every step and changes no picture."""
+    ours = [measurement.row(n) for n in measurement.rows if n in CONTENDERS and CONTENDERS[n].path is full_path]
+    sound = [r for r in ours if r.status == "ok" and r.lossless and r.speedup is not None]
+    return max(sound, key=lambda r: r.speedup.value, default=measurement.row(REFERENCE))  # type: ignore[union-attr]
+
+
+def times_as_fast(ours: Row, theirs: Row) -> Interval | None:
+    """How many times as fast our step is as theirs; None where one of them was not measured."""
+    return ours.ratio_over(theirs, whole=False)
+
+
+def markdown(measurement: Measurement) -> str:
+    """The table of one measurement: ours first, then each peer with how many times as fast we are."""
+    best = fastest(measurement)
+    lines = [
+        f"**Beside other implementations, {_guidance(measurement)}.** {heading(measurement)}", "",
+        "| loop | ms/step | steps | our loop that guides alike: times as fast | "
+        f"our fastest ({best.name}): times as fast | picture differs by at most |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    for name in measurement.rows:
+        row = measurement.row(name)
+        if row.status != "ok":
+            lines.append(f"| {name} | – | – | – | – | {row.absence} |")
+            continue
+        plain = faster = "–"
+        if name in PEERS:
+            alike = counterpart(measurement, name)
+            plain = f"{alike.name}: {_shown(times_as_fast(alike, row))}"
+            if takes_every_step(name):
+                faster = _shown(times_as_fast(best, row))
+        error = "–" if row.probe_error is None else f"{row.probe_error:.1e}"
+        lines.append(f"| {name} | {row.step_ms:.2f} | {row.steps:,} | {plain} | {faster} | {error} |")
+    return "\n".join([*lines, ""])
+
+
+def _guidance(measurement: Measurement) -> str:
+    scale = measurement.workload.guidance
+    return "without guidance" if scale == 1 else f"guidance {scale:g}"
+
+
+def _shown(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
