@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,8 +12,8 @@ import torch
 from bench import environment, store
 from bench.progress import Progress
 from bench.quality import charts, divergence, drawing, judged, plan, tables, trial
-from bench.quality.judging import Seen, judge, noise, real_test, see
-from bench.quality.record import Judged, Quality, load
+from bench.quality.judging import judge, noise, real_test, see
+from bench.quality.record import PICTURES, SAME_NOISE, Judged, Quality, load
 from bench.store import write_atomically
 from bench.workload import workload
 from sampler.errors import UsageError
@@ -74,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _fresh(device: str, samples: int) -> Quality:
-    torch.set_num_threads(1)
+    if torch.device(device).type == "cpu":
+        torch.set_num_threads(1)
     started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     command = "python -m bench " + " ".join(sys.argv[1:])
     return Quality(environment.fingerprint(device), started, command, samples)
@@ -100,7 +100,7 @@ def layer_1(found: Quality, device: str, processes: int, say) -> None:
     begun = time.monotonic()
     asked = workload("quick", device=device, steps=divergence.STEPS)
     divergence.compare(asked, divergence.chosen(None, device), found.divergence, found.faults, processes, say)
-    found.made["same noise"] = _by(found)
+    found.made[SAME_NOISE] = _by(found)
     found.took_s["layer 1"] = round(time.monotonic() - begun, 1)
 
 
@@ -114,29 +114,25 @@ def layer_2(found: Quality, device: str, samples: int, processes: int, say, kept
     found.took_s["drawing"] = round(time.monotonic() - begun, 1)
     begun = time.monotonic()
 
-    @cache
     def drawn(name: str) -> drawing.Drawn:
         those = drawing.read(points[name], wanted[name], kept)
         if those is None:
             raise UsageError(f"pictures of {name} vanished from {kept}")
         return those
 
-    @cache
-    def seen(name: str) -> Seen:
-        return see(drawn(name).images, drawn(name).labels)
-
-    reference = seen(plan.REFERENCE)
+    tried = {name: see(those.images, those.labels)
+             for name, point in trial.SHIPPED.items() for those in [drawn(point)]}  # fmt: skip
+    reference = tried["reference"]
     for name, point in points.items():
         say(f"judging {name}")
-        figures = judge(seen(name), reference, samples)
-        cpu_s = drawn(name).cpu_s
-        found.judged[name] = Judged(point.digest, point.path.steps, point.guidance, point.seed, cpu_s, figures)
+        those = drawn(name)
+        figures = judge(see(those.images, those.labels), reference, samples)
+        found.judged[name] = Judged(point.digest, point.path.steps, point.guidance, point.seed, those.cpu_s, figures)
     say("judging real test images and noise, and trying the metric")
     n = len(reference)
     found.floor, found.ceiling = judge(real_test(min(n, 1000)), alike=samples), judge(noise(n), alike=samples)
-    found.trial = trial.hold(lambda name: seen(trial.SHIPPED[name]))
-    found.power = trial.powers(lambda name: seen(trial.SHIPPED[name]))
-    found.made["pictures"] = _by(found)
+    found.trial, found.power = trial.hold(tried.__getitem__), trial.powers(tried.__getitem__)
+    found.made[PICTURES] = _by(found)
     found.took_s["judging"] = round(time.monotonic() - begun, 1)
 
 
@@ -151,7 +147,7 @@ def write(found: Quality, folder: Path, kept: Path = judged.STORE) -> list[Path]
         }  # fmt: skip
         outputs |= charts.grids(found, lambda point: drawing.read(point, 10, kept))
     if found.divergence:
-        outputs["divergence.png"] = divergence.chart(found.divergence, tables.heading(found))
+        outputs["divergence.png"] = divergence.chart(found.divergence, tables.heading(found, SAME_NOISE))
     for name, content in outputs.items():
         if content is not None:
             write_atomically(folder / name, content)

@@ -147,7 +147,7 @@ def _on_a_cpu(point: Point, samples: int) -> int:
     if point.name in ANCHORS or point.path.steps <= SHORT:
         return samples * MORE
     dear = point.name == EAGER or (point.variant.precision is not precision.full and not cpu_has_bf16())
-    return max(LEAST, samples // 20 * 10) if dear else samples
+    return max(LEAST, samples // 40 * 10) if dear else samples
 
 
 def textbook_strided_table(model: Model, steps: int) -> Trajectory:

@@ -14,6 +14,7 @@ from bench.quality.trial import Power, Tried
 from sampler.errors import UsageError
 
 SCHEMA = 1
+SAME_NOISE, PICTURES = "same noise", "pictures"  # the layers
 
 
 @dataclass(frozen=True)

@@ -63,14 +63,18 @@ def markdown(found: Quality) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def heading(found: Quality) -> str:
+def heading(found: Quality, layer: str = "") -> str:
+    """Of which model and machine, by which commit, and what it took; or of one layer alone, without the last."""
     e = found.environment
     where = e.get("gpu", f"{e['cpu']} ({e['cpu_capability']}, {e['cpus']} CPUs)")
+    made = "; ".join(f"{name}: {by}" for name, by in found.made.items() if layer in ("", name))
+    of_what = f"{plan.MODEL}, guidance {plan.SCALE:g}; {where}; {made}"
+    if layer:
+        return of_what
     took = ", ".join(f"{part} {seconds / 60:.1f} min" for part, seconds in found.took_s.items())
-    made = "; ".join(f"{layer}: {by}" for layer, by in found.made.items())
     cpu_min = sum(j.cpu_s for j in found.judged.values()) / 60
     drawing = f"; all pictures together took {cpu_min:.0f} CPU minutes to draw" if found.judged else ""
-    return f"{plan.MODEL}, guidance {plan.SCALE:g}; {where}; {made}; took: {took}{drawing}."
+    return f"{of_what}; took: {took}{drawing}."
 
 
 def anchors(found: Quality) -> str:
@@ -90,9 +94,9 @@ def floor_and_ceiling(found: Quality) -> str:
     assert floor is not None
     assert ceiling is not None
     return (
-        f"Kernel distance to real training images: **floor** {shown(floor.kernel)} (real test images; Fréchet "
-        f"{floor.frechet:.2f}, N = {floor.pictures}), **ceiling** {shown(ceiling.kernel)} (noise; Fréchet "
-        f"{ceiling.frechet:.2f}, N = {ceiling.pictures})."
+        f"Kernel distance to real training images: **floor** {shown(floor.kernel)} (real test images, "
+        f"N = {floor.pictures}; Fréchet of {floor.alike}: {floor.frechet:.2f}), **ceiling** {shown(ceiling.kernel)} "
+        f"(noise, N = {ceiling.pictures}; Fréchet of {ceiling.alike}: {ceiling.frechet:.2f})."
     )
 
 
@@ -128,15 +132,7 @@ def claimed(found: Quality) -> str:
     """In short: what the textbook says of its techniques, in its order, and of what is best here, and what it costs."""
     head = ("row", "textbook says", "N", "kernel distance lost", "label accuracy lost", "diversity lost", "verdict")
     lines = []
-    for name in (
-        "textbook",
-        "textbook-strided",
-        "ddim",
-        "compiled",
-        "autocast-bf16",
-        "limited-guidance",
-        "all-together",
-    ):
+    for name in IN_SHORT:
         f = found.judged[plan.rows(found.device)[name].point].figures
         what = (shown(f.losses[loss]) for loss in LOSSES)
         lines.append([name, CLAIMS.get(name, "–"), str(f.pictures), *what, _verdict(found, name)])
