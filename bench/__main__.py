@@ -18,7 +18,7 @@ from bench.progress import Progress
 from bench.quality import command as quality_command
 from bench.quality import divergence
 from bench.report import command as report_command
-from bench.report import sources, table
+from bench.report import sources, terminal
 from bench.run import measure
 from bench.update import command as update_command
 from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
@@ -103,9 +103,9 @@ def _run(arguments: argparse.Namespace) -> int:
     writable_folder(arguments.out)  # refused before the work, not after it
     with Progress() as progress:
         command = "python -m bench " + " ".join(sys.argv[1:])
-        measurement = measure(workload, rows, progress.say, command, arguments.contenders)
+        measurement = measure(workload, rows, progress.say, command, arguments.contenders, watch=progress.watch)
     path, outputs = keep(measurement, arguments.out)
-    print(table.terminal(measurement))
+    terminal.show(measurement)
     print(f"\nresult: {path}\nmade from it: {', '.join(str(p) for p in outputs)}")
     if measurement.interrupted:
         print("interrupted: what was measured until then is kept", file=sys.stderr)

@@ -98,7 +98,7 @@ def measured(request: pytest.FixtureRequest) -> Measurement:
         with Progress() as progress:
             command = "pytest " + " ".join(config.invocation_params.args)
             try:
-                measurement = measure(from_options(config.option), rows, progress.say, command)
+                measurement = measure(from_options(config.option), rows, progress.say, command, watch=progress.watch)
             except UsageError as error:
                 pytest.exit(str(error), returncode=3)
         path, outputs = keep(measurement, store.RESULTS)

@@ -31,13 +31,15 @@ def measure(
     say=lambda text: None,
     command: str = "python -m bench run",
     plant: str | None = None,
+    watch: Callable[[Measurement], None] = lambda job: None,
 ) -> Measurement:
     """Measure the rows (all by default) against the reference, and return what was measured.
 
-    say(text): told of progress. plant: a module with further contenders (see `bench.planted`).
+    say(text): told of progress. watch(job): given the measurement at once, to look at while it grows.
+    plant: a module with further contenders (see `bench.planted`).
     On Ctrl-C the measurement so far is returned with `interrupted` set.
     """
-    return _worked(workload, rows, command, plant, lambda job, able: _measure(job, able, say, plant))
+    return _worked(workload, rows, command, plant, watch, lambda job, able: _measure(job, able, say, plant))
 
 
 def look(
@@ -50,12 +52,13 @@ def look(
     **task: Any,
 ) -> Measurement:
     """Only inspect the rows, by these methods of `Inspection`; nothing is timed. task: what they need to know."""
-    return _worked(workload, rows, command, plant, lambda job, able: _inspect(
+    return _worked(workload, rows, command, plant, lambda job: None, lambda job, able: _inspect(
         job, able, {"workload": workload.json(), "plant": plant, **task}, say, looks, ()
     ))  # fmt: skip
 
 
 def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str | None,
+            watch: Callable[[Measurement], None],
             work: Callable[[Measurement, list[str]], None]) -> Measurement:  # fmt: skip
     """A measurement of the rows that can run here, filled by `work`, as far as it came."""
     known = {**CONTENDERS, **{c.name: c for c in planted(plant)}}
@@ -68,6 +71,7 @@ def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str
     for name in names:
         if why := known[name].unavailable(workload.device) or unfit(known[name], workload):
             job.events.append({"event": "unavailable", "row": name, "message": why})
+    watch(job)
     start = time.monotonic()
     try:
         work(job, [n for n in names if not job.of("unavailable", n)])

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+from bench import schema
 from bench.environment import ROOT
 from bench.measurement import SCHEMA, Measurement
 from sampler.errors import UsageError
@@ -30,11 +31,13 @@ def load(path: Path) -> Measurement:
     try:
         stored = json.loads(Path(path).read_text())
         if stored["schema"] != SCHEMA:
-            raise UsageError(f"{path} has schema {stored['schema']}, this version reads {SCHEMA}; measure again")
+            found = str(stored["schema"])[:20]
+            raise UsageError(f"{path} has schema {found}, this version reads {SCHEMA}; measure again")
+        schema.check(stored, path)
         return Measurement.from_json(stored)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{path} is not a whole result file ({type(error).__name__}: {error})") from None

@@ -7,6 +7,7 @@ noise. The report only shows what is recorded here; it never runs a model.
 import argparse
 import base64
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -100,17 +101,18 @@ def record(name: str, device: str, guidance: float, seed: int, say=lambda text: 
     labels = torch.tensor(LABELS) % model.classes if model.classes else None
     names = tuple(data.CLASSES[i] if name.startswith("fashion-mnist") else f"class {i}" for i in labels.tolist()) \
         if labels is not None else tuple(f"sample {i}" for i in range(len(LABELS)))  # fmt: skip
-    visited = trajectory.spaced(model.schedule, FRAMES)
+    visited = trajectory.spaced(model.schedule, min(FRAMES, model.schedule.steps))
     images, signals = [], []
     closed_form = signal.model()
-    for way, sampler_of, timesteps in (("DDPM", trajectory.ancestral, None), ("DDIM", trajectory.ddim, visited)):
+    of_signal = trajectory.spaced(closed_form.schedule, len(visited))
+    condition = model.condition(labels) if labels is not None else None
+    for way, sampler_of, fewer in (("DDPM", trajectory.ancestral, False), ("DDIM", trajectory.ddim, True)):
         say(f"{way}: pictures")
-        condition = model.condition(labels) if labels is not None else None
-        path = sampler_of(model.schedule, timesteps)
+        path = sampler_of(model.schedule, visited if fewer else None, prediction=model.prediction)
         images.append(_in_bytes(_frames(way, model, path, seed, len(LABELS), visited, condition, guidance)))
         say(f"{way}: signal")
-        path = sampler_of(closed_form.schedule, timesteps, clip=None)
-        signals.append(_frames(way, closed_form, path, SIGNAL_SEED, 1, visited, None, 1.0))
+        path = sampler_of(closed_form.schedule, of_signal if fewer else None, clip=None)
+        signals.append(_frames(way, closed_form, path, SIGNAL_SEED, 1, of_signal, None, 1.0))
     return Walk(
         environment.fingerprint(device), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python -m bench " + " ".join(sys.argv[1:]), name, guidance, seed, names, tuple(visited), tuple(images),
@@ -125,12 +127,14 @@ def _frames(way: str, model: Model, path: Trajectory, seed: int, count: int, vis
     noise = PhiloxNoise(seed, range(count))
     timesteps, rows = path.tables(model.device)
     predictions = sampler.predictions(path)
+    signal = model.schedule.alphas_cumprod[list(path.timesteps)].sqrt().tolist()
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def look(i: int, x: Tensor) -> None:
         if i < path.steps and path.timesteps[i] in visited:
-            out = combine(predictions[i](x, timesteps[i : i + 1]))
-            kept.append((x.cpu().clone(), estimate_x0(x, out, rows[i]).cpu(), out.float().cpu()))
+            out = combine(predictions[i](x, timesteps[i : i + 1])).to(x.dtype)
+            epsilon = out if model.prediction == "epsilon" else _noise_of(x, out, rows[i], signal[i])
+            kept.append((x.cpu().clone(), estimate_x0(x, out, rows[i]).cpu(), epsilon.cpu()))
 
     x = initial_noise(model, path, noise, count)
     with torch.inference_mode(), sampler.context():
@@ -138,6 +142,12 @@ def _frames(way: str, model: Model, path: Trajectory, seed: int, count: int, vis
     end = run(sampler, x, path, noise, after_step=lambda i, x: look(i + 1, state_of(x))).float().cpu()
     kept.append((end, end, torch.zeros_like(end)))
     return Way(way, path.steps, *(torch.stack(frames).numpy() for frames in zip(*kept, strict=True)))
+
+
+def _noise_of(x: Tensor, out: Tensor, row: Tensor, signal: float) -> Tensor:
+    """The noise in x that goes with a prediction of x0 or v: x = √ᾱ x0 + √(1-ᾱ) ε (Ho et al. 2020, Eq. 4)."""
+    a, b = row[0], row[1]
+    return (x - signal * (a * x - b * out)) / math.sqrt(1 - signal**2)
 
 
 def _in_bytes(way: Way) -> Way:

@@ -13,7 +13,11 @@ def write(measurement: Measurement, folder: Path, beside: Beside | None = None) 
 
     beside: what other commands have measured on the same machine, for the page to show.
     """
-    outputs = contents(measurement, beside or Beside())
+    return keep(contents(measurement, beside or Beside()), folder)
+
+
+def keep(outputs: dict[str, str | bytes], folder: Path) -> list[Path]:
+    """Write outputs by their names into a folder; returns their paths."""
     for name, content in outputs.items():
         write_atomically(Path(folder) / name, content)
     return [Path(folder) / name for name in outputs]

@@ -1,29 +1,37 @@
-"""`python -m bench report`: the page and all else of a stored result, or of every machine's newest."""
+"""`python -m bench report`: the page and all else of a stored result, or of several side by side."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from bench import report, store
-from bench.report import sources
+from bench.report import side_by_side, sources
 from sampler.files import writable_folder
+
+COMPARED = store.RESULTS / "scratch" / "compare"
 
 
 def add_to(commands) -> None:
     """Add the command to the parser's."""
     parser = commands.add_parser("report", help="make report.html, tables, CSV and figures again from stored results")
-    parser.add_argument(
-        "result", type=Path, nargs="?", help="a results/<machine>/*.json (default: each machine's newest)"
-    )
-    parser.add_argument("--out", type=Path, help="folder to write to (default: beside the result)")
+    parser.add_argument("result", type=Path, nargs="*", help="results/<machine>/….json (default: each machine's "
+                        "newest); several are put side by side, never mixed")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: beside the result; "
+                        f"of several: {COMPARED.relative_to(store.RESULTS.parent)})")  # fmt: skip
     parser.set_defaults(do=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    results = (
-        [arguments.result] if arguments.result else store.newest_of_each() if not arguments.out else [store.newest()]
-    )
-    for path in results:
-        measurement, beside = store.load(path), sources.beside(path.parent)
-        for output in report.write(measurement, writable_folder(arguments.out or path.parent), beside):
-            print(output)
+    given: list[Path] = arguments.result
+    if len(given) > 1:
+        outputs = side_by_side.contents([store.load(path) for path in given])
+        written = report.keep(outputs, writable_folder(arguments.out or COMPARED))
+    else:
+        written = []
+        for path in given or ([store.newest()] if arguments.out else store.newest_of_each()):
+            measurement, beside = store.load(path), sources.beside(path.parent)
+            for sentence in beside.broken:
+                print(f"note: not shown: {sentence}", file=sys.stderr)
+            written += report.write(measurement, writable_folder(arguments.out or path.parent), beside)
+    print("\n".join(map(str, written)))
     return 0

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from bench.cost import Cost
 from bench.measurement import Measurement
 from bench.memory import PARTS, PHASES
-from bench.report import labels
+from bench.report import frontier, labels
 from bench.report.ladder import TICKS, drawable
 from bench.report.style import NARROW_INCHES, Plot, colour
 from bench.report.table import heading
@@ -60,19 +60,9 @@ def _against_speed(costs: list[Cost], inches: float) -> Figure:
     axes.grid()
     axes.set_xlabel("times as fast as the reference (log scale)", loc="left")
     axes.set_ylabel("MiB of live tensors at the steady peak (log scale)")
-    _frontier(axes, costs)
+    frontier.draw(axes, [(x, y) for x, y, *_ in points])
     labels.beside(axes, points, size=6.5 if inches <= NARROW_INCHES else 7)
     return figure
-
-
-def _frontier(axes, costs: list[Cost]) -> None:
-    """Through the rows that no other beats in both speed and memory."""
-    front, least = [], float("inf")
-    for cost in sorted(costs, key=lambda c: -c.row.speedup.value):  # type: ignore[union-attr]
-        if steady_mib(cost) < least:
-            least = steady_mib(cost)
-            front.append((cost.row.speedup.value, least))  # type: ignore[union-attr]
-    axes.step(*zip(*front, strict=True), where="pre", color=colour("line"), linewidth=1.2, zorder=0)
 
 
 def parts(measurement: Measurement) -> Plot | None:

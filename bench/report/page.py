@@ -15,19 +15,22 @@ from markupsafe import Markup
 
 from bench.cost import Cost
 from bench.measurement import Measurement
-from bench.report import answer, cost_table, figures, markdown, pictures, rows_table, textbook_table, walk_view
+from bench.report import answer, cost_table, figures, markdown, method, pictures, rows_table, textbook_table, walk_view
 from bench.report.sources import Beside
 from bench.report.style import PALETTE, Plot
 from bench.report.table import heading
 
 SCRIPTS = ("theme.js", "table.js", "walk.js")
 MOST_ABSENT = 60
+MOST_DETAILED = 200  # rows, for the tables that are folded in
+ELSEWHERE = f"There are more than {MOST_DETAILED} rows; this table is in `report.md`."
 
 
 def html(measurement: Measurement, beside: Beside, plots: dict[str, Plot | None]) -> str:
     """The page of one result. plots: by name, as `figures.plots` gives them."""
     rows = [measurement.row(name) for name in measurement.rows]
-    script = "\n".join(_text(name) for name in SCRIPTS)
+    few, metered = len(rows) <= MOST_DETAILED, any(Cost(row).phase("steady") for row in rows)
+    script = "\n".join(text(name) for name in SCRIPTS)
     return environment().get_template("report.html").render(
         title=title(measurement), heading=heading(measurement), where=answer.where(measurement),
         sentences=answer.sentences(measurement, beside),
@@ -37,11 +40,13 @@ def html(measurement: Measurement, beside: Beside, plots: dict[str, Plot | None]
         strips=pictures.strips(measurement), walk=walk_view.view(beside.walk),
         walk_data=None if beside.walk is None else walk_view.data(beside.walk),
         legend=rows_table.LEGEND, roof=cost_table.roof_line(measurement) if measurement.of("roof") else "",
-        time_table=cost_table.time_markdown(measurement), cost_table=cost_table.cost_markdown(measurement),
-        memory_table=cost_table.memory_markdown(measurement) if any(Cost(r).phase("steady") for r in rows) else "",
+        time_table=cost_table.time_markdown(measurement) if few else ELSEWHERE,
+        cost_table=cost_table.cost_markdown(measurement) if few else ELSEWHERE,
+        memory_table=cost_table.memory_markdown(measurement) if few and metered else "",
         textbook_table=textbook_table.markdown(measurement), certificate=figures.certificate(beside),
-        beside=beside, palette=PALETTE, style=Markup(_text("report.css")), script=Markup(script),
-        policy=policy(script), environment_rows=sorted(measurement.environment.items()),
+        beside=beside, palette=PALETTE, style=Markup(text("report.css")), script=Markup(script),
+        policy=policy(script), method=method.facts(measurement),
+        environment_rows=sorted(measurement.environment.items()),
     ) + "\n"  # fmt: skip
 
 
@@ -82,5 +87,5 @@ def _sortable(value: float | str | None) -> str:
     return json.dumps(rows_table.finite(value), ensure_ascii=False)
 
 
-def _text(name: str) -> str:
+def text(name: str) -> str:
     return (resources.files("bench.report") / "templates" / name).read_text(encoding="utf-8")

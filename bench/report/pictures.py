@@ -81,10 +81,15 @@ def beside(pictures: np.ndarray) -> np.ndarray:
 
 
 def address(picture: np.ndarray) -> str:
-    """A picture [H, W, 1 or 3] uint8 as the address of a PNG that is written into the page itself."""
+    """A picture [H, W, C] uint8 as the address of a PNG that is written into the page itself."""
     out = io.BytesIO()
-    Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(out, "png", optimize=True)
+    Image.fromarray(visible(picture)).save(out, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def visible(picture: np.ndarray) -> np.ndarray:
+    """Of a picture [H, W, C] what an eye can see: three channels as colours, of any other number the first as grey."""
+    return picture if picture.shape[2] == 3 else picture[:, :, 0]
 
 
 def plot(measurement: Measurement) -> Plot | None:
@@ -112,9 +117,8 @@ def _draw(measurement: Measurement, rows: dict[str, np.ndarray], inches: float) 
         for column, axes in enumerate(line):
             axes.axis("off")
             if column < len(pictures):
-                picture = pictures[column].transpose(1, 2, 0)
-                axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray",
-                            vmin=0, vmax=255, interpolation="nearest")  # fmt: skip
+                picture = visible(pictures[column].transpose(1, 2, 0))
+                axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         said = f"{labels.short(name)}\n{measurement.row(name).steps:,} steps"
         line[0].text(-0.12, 0.5, said, transform=line[0].transAxes, ha="right", va="center")
     return figure

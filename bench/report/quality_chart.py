@@ -10,7 +10,7 @@ from bench.quality import charts, divergence, plan, tables
 from bench.quality.equivalence import EQUIVALENT, Loss
 from bench.quality.record import Quality
 from bench.quality.same_noise import FACTOR, Divergence
-from bench.report import labels
+from bench.report import frontier, labels
 from bench.report.answer import judged, verdict
 from bench.report.ladder import TICKS, drawable
 from bench.report.sources import Beside
@@ -57,7 +57,10 @@ def _draw(points: list[tuple[Row, Loss]], measurement: Measurement, quality: Qua
     control = [(measurement.workload.steps / s, quality.judged[f"ancestral-{s}"].figures.losses["kernel"])
                for s in plan.STEPS if f"ancestral-{s}" in quality.judged]  # fmt: skip
     _bars(axes, control, "quiet", marker="", line="--")
-    names = [(x, loss.value, f"{measurement.workload.steps / x:.0f} steps", colour("quiet")) for x, loss in control[1:]]
+    for x, loss in control[1:]:
+        axes.annotate(f"{measurement.workload.steps / x:.0f} steps", (x, loss.interval[1]), xytext=(0, 2), ha="center",
+                      textcoords="offset points", fontsize=6.5, color=colour("quiet"))  # fmt: skip
+    names: list[tuple[float, float, str, str]] = []
     for row, loss in points:
         hue = "green" if verdict(row, beside)[0] == EQUIVALENT else "vermilion"
         assert row.speedup is not None
@@ -65,7 +68,8 @@ def _draw(points: list[tuple[Row, Loss]], measurement: Measurement, quality: Qua
         names.append((row.speedup.value, loss.value, row.name, colour(hue)))
     axes.axhline(0, color=colour("line"), linewidth=0.8)
     axes.set_xscale("log")
-    xs = [x for x, *_ in names]
+    frontier.draw(axes, [(x, y) for x, y, *_ in names])
+    xs = [x for x, *_ in names] + [x for x, _ in control]
     axes.set_xlim(min(*xs, 1) * 0.8, max(xs) * 1.6)
     axes.set_xticks([t for t in TICKS if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]])
     axes.xaxis.set_major_formatter("{x:g}×")

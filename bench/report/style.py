@@ -20,12 +20,12 @@ import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.figure import Figure
 
-# name: (on paper, on a dark page). The hues are Okabe & Ito's (2008), safe for colour blindness, with the orange and
-# the yellow kept for areas only: on white they are too light for text.
+# name: (on paper, on a dark page). The hues are Okabe & Ito's (2008), safe for colour blindness; those of the first
+# three rows are also used for text, and dark (or light) enough for it: vermilion and green are darker than theirs.
 PALETTE = {
     "paper": ("#ffffff", "#16181c"), "ink": ("#1d1f23", "#e9e7e2"),
     "quiet": ("#5b6069", "#a9aeb6"), "line": ("#d8dade", "#363b43"), "wash": ("#f5f5f3", "#1f2228"),
-    "blue": ("#0072b2", "#5db4ee"), "vermilion": ("#d55e00", "#ff9d57"), "green": ("#009e73", "#35c79c"),
+    "blue": ("#0072b2", "#5db4ee"), "vermilion": ("#b84c00", "#ff9d57"), "green": ("#007a58", "#35c79c"),
     "sky": ("#56b4e9", "#8accf2"), "orange": ("#e69f00", "#f2b93b"), "purple": ("#cc79a7", "#e3a2c6"),
     "yellow": ("#f0e442", "#f0e442"),
 }  # fmt: skip
@@ -124,7 +124,7 @@ def themed(svg: str, name: str, alt: str) -> str:
     return f'<svg {head[1]} role="img" aria-label="{escape(alt)}">{body}'
 
 
-_NAMES = {light: name for name, (light, _) in PALETTE.items()}
+_NAMES = {"#d55e00": "vermilion", "#009e73": "green", **{light: name for name, (light, _) in PALETTE.items()}}
 
 
 def _variable(match: re.Match) -> str:

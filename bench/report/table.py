@@ -183,7 +183,7 @@ def cells(row: Row) -> list[str]:
 
 def markdown(measurement: Measurement) -> str:
     """The table for a README or a pull request, with what its signs mean."""
-    lines = [f"**Speed-up.** {heading(measurement)}", ""]
+    lines = [f"**Speed-up.** {safe(heading(measurement))}", ""]
     lines += _table(COLUMNS, [cells(measurement.row(name)) for name in measurement.rows])
     lines += ["", *LEGEND, "", "**Batch size**", "", *_batch_axis(measurement)]
     return "\n".join(lines) + "\n"
@@ -230,12 +230,17 @@ def _batch_axis(measurement: Measurement) -> list[str]:
 
 
 def _table(head, rows) -> list[str]:
-    clean = [[" ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
+    clean = [[safe(cell).replace("|", "\\|") for cell in row] for row in rows]
     return [
         "| " + " | ".join(head) + " |",
         "|" + "|".join([" --- "] + [" ---: "] * (len(head) - 2) + [" --- "]) + "|",
         *("| " + " | ".join(row) + " |" for row in clean),
     ]
+
+
+def safe(text: str) -> str:
+    """A text of a stored file in Markdown: one line, and no element of HTML."""
+    return " ".join(text.split()).replace("<", "&lt;")
 
 
 def shown(interval: Interval | None) -> str:

@@ -1,9 +1,12 @@
 """What lies beside a result, made up: a walk of a few frames in which every frame differs."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from bench.measurement import Measurement
 from bench.walk import Walk, Way
+from sampler.model_check import Facts
 from tests.bench.synthetic import ENVIRONMENT, everything
 
 TIMESTEPS = (900, 700, 500, 300, 100)
@@ -39,4 +42,6 @@ def hostile() -> Measurement:
     made.events.append({"event": "error", "row": HOSTILE, "process": -1, "message": message})
     made.environment |= dict.fromkeys(("cpu", "commit", "torch", "cpu_capability", HOSTILE), HOSTILE)
     made.command, made.started = HOSTILE, HOSTILE
+    own = Facts(HOSTILE, (1, 28, 28), 1000, "epsilon", 10, 1, 1, True, (HOSTILE,))
+    made.workload = replace(made.workload, model=HOSTILE, own=own)
     return made
