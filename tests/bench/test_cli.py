@@ -125,7 +125,7 @@ MISSING = (["reference", "ddim", "strided"], OK[1])
 def test_run_stores_and_exits_by_what_was_measured(capsys, monkeypatch, tmp_path, made, more, code) -> None:
     asked = []
 
-    def measure(workload, rows, say, command):
+    def measure(workload, rows, say, command, plant, watch):
         asked.append((workload, rows, command))
         return measurement(*made, **more)
 
