@@ -206,3 +206,11 @@ def test_images_are_moved_whole() -> None:
     assert places == {(y, x) for y in (1, 2, 3) for x in (1, 2, 3)}
     assert torch.equal(_shifted(images, 0), images)
     assert (_shifted(torch.ones(64, 1, 5, 5), 1) == -1).any()  # black comes in
+
+
+@pytest.mark.parametrize("total", [50, 200, 400, 1000])
+def test_an_interval_holds_its_value_even_where_all_or_none_are_right(total: int) -> None:
+    for correct in (0, 1, total - 1, total):
+        accuracy = judge.Accuracy(correct, total)
+        low, high = accuracy.interval
+        assert 0 <= low <= accuracy.value <= high <= 1

@@ -73,7 +73,8 @@ class Accuracy:
         z, n, p = 1.959963984540054, self.total, self.value
         centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        return max(0.0, centre - half), min(1.0, centre + half)
+        # at 0 or all of them the bound is p itself, which rounding may miss
+        return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def label_accuracy(images: Tensor, labels: Tensor, classifier: nn.Module | None = None) -> Accuracy:

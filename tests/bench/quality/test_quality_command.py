@@ -11,6 +11,7 @@ from PIL import Image
 
 from bench import __main__, environment
 from bench.contenders import CONTENDERS
+from bench.environment import ROOT
 from bench.quality import charts, command, plan, record, tables
 from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE, Loss
 from bench.quality.judging import Figures
@@ -199,3 +200,21 @@ def test_layer_1_alone_keeps_the_pictures_found_before_and_says_of_when(tmp_path
     path.write_text("{}")
     monkeypatch.setattr(command.divergence, "compare", lambda *_: pytest.fail("worked before it refused"))
     assert __main__.main(arguments) == 3
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/quality/quality.json")), ids=lambda p: p.parts[-3])
+def test_what_is_committed_is_made_from_the_committed_result(path: Path) -> None:
+    found = record.load(path)
+    assert found.judged
+    assert found.divergence
+    for name, content in {"quality.md": tables.markdown(found), "quality.csv": tables.csv(found)}.items():
+        assert (path.parent / name).read_text() == content
+    assert found.failures() == []
+    assert found.metric_holds
+
+
+def test_the_readme_says_what_was_found() -> None:
+    readme = (ROOT / "README.md").read_text().splitlines()
+    found = record.load(ROOT / "results" / "amd-epyc-avx512-2cpu" / "quality" / "quality.json")
+    for line in tables.claimed(found).splitlines():
+        assert line in readme
