@@ -13,8 +13,8 @@ from sampler.errors import UsageError
 KNOWN = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # name: width, height, scheme, pixels a point, what is scrolled to the top
 SHOTS: dict[str, tuple[int, int, Any, float, str]] = {
-    "page-wide.png": (1280, 1000, "light", 1, ""),
-    "page-phone-dark.png": (390, 844, "dark", 1.5, "#walk"),
+    "page-wide.png": (1280, 1380, "light", 1, ""),
+    "page-phone-dark.png": (390, 1000, "dark", 1.5, "#walk"),
 }
 FRAME = 27  # of the walk: its middle
 
@@ -37,6 +37,7 @@ def take(page: Path) -> list[Path]:
                 tab.locator("#frame").fill(str(FRAME))
                 tab.evaluate("id => document.querySelector(id).scrollIntoView()", top)
                 tab.evaluate("document.querySelector('nav').style.position = 'static'")
+                tab.evaluate("document.activeElement.blur()")
             tab.wait_for_timeout(500)
             tab.screenshot(path=page.parent / name)
             made.append(page.parent / name)

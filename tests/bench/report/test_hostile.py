@@ -108,7 +108,7 @@ def many(rows: int):
     return measurement(["reference", *names], calls + timed)
 
 
-@pytest.mark.parametrize("rows", [1500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows", [1100, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_result_of_many_rows_is_a_page_that_says_what_it_leaves_out(rows: int) -> None:
     made = contents(many(rows), Beside())
     page = str(made["report.html"])

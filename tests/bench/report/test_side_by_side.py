@@ -64,6 +64,7 @@ def test_the_command_writes_a_page_of_two(tmp_path, capsys) -> None:
     assert "<script>document" not in (tmp_path / "out" / "compare.md").read_text()
 
 
+@pytest.mark.extra
 def test_the_page_of_several_in_a_browser(opened, tmp_path) -> None:
     path = tmp_path / "compare.html"
     path.write_text(str(side_by_side.contents([result(0.5), hostile(), result(2.0)])["compare.html"]), encoding="utf-8")
