@@ -117,7 +117,7 @@ def add_to(command: Callable) -> None:
     add = command(
         "generate", run_generate,
         "python -m sampler generate --count 50000 --out set --sampler ddim --steps 50\n"
-        "  torchrun --nproc-per-node 2 -m sampler generate --count 50000 --out set     # the same set\n"
+        "  torchrun --nproc-per-node 2 -m sampler generate --count 50000 --out set --sampler ddim --steps 50\n"
         "  python -m sampler generate --out set --verify\n\n"
         "Each sample is decided by the model, the sampler, the guidance, the seed, the variant, the samples of a\n"
         "network call (--network-batch) and its own number: not by --batch, the number of processes, or what\n"
