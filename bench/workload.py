@@ -28,7 +28,7 @@ class Workload:
     max_turns: int = 8  # two for every row, then only for those whose interval is still too wide
     slice_steps: int = 1  # timed steps of a slice, after two that are not
     target_half_width: float = 0.03
-    budget_s: float = 200.0  # for everything that is timed: pairs, other batch sizes, whole runs
+    budget_s: float = 145.0  # for everything that is timed: pairs, other batch sizes, whole runs
     batch_axis: tuple[int, ...] = (1, 4, 16)
     quality_s: float = 40.0  # seconds in which pictures may be drawn to be judged; those drawn before cost nothing
     own: Facts | None = None  # what was found of a model that is not a shipped one
