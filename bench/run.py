@@ -39,7 +39,7 @@ def measure(
     plant: a module with further contenders (see `bench.planted`).
     On Ctrl-C the measurement so far is returned with `interrupted` set.
     """
-    return _worked(workload, rows, command, plant, watch, lambda job, able: _measure(job, able, say, plant))
+    return _worked(workload, rows, command, plant, lambda job, able: _measure(job, able, say, plant), watch)
 
 
 def look(
@@ -52,14 +52,14 @@ def look(
     **task: Any,
 ) -> Measurement:
     """Only inspect the rows, by these methods of `Inspection`; nothing is timed. task: what they need to know."""
-    return _worked(workload, rows, command, plant, lambda job: None, lambda job, able: _inspect(
+    return _worked(workload, rows, command, plant, lambda job, able: _inspect(
         job, able, {"workload": workload.json(), "plant": plant, **task}, say, looks, ()
     ))  # fmt: skip
 
 
 def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str | None,
-            watch: Callable[[Measurement], None],
-            work: Callable[[Measurement, list[str]], None]) -> Measurement:  # fmt: skip
+            work: Callable[[Measurement, list[str]], None],
+            watch: Callable[[Measurement], None] = lambda job: None) -> Measurement:  # fmt: skip
     """A measurement of the rows that can run here, filled by `work`, as far as it came."""
     known = {**CONTENDERS, **{c.name: c for c in planted(plant)}}
     names = _chosen(rows, known)
