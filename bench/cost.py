@@ -202,10 +202,9 @@ class Cost:
 
 def best_uncompiled(measurement: Measurement) -> Row:
     """The fastest row that changes no picture, of those that would compile nothing even without any cache."""
-    rows = [measurement.row(name) for name in measurement.rows]
-    sound = [r for r in rows if r.status == "ok" and r.lossless and r.speedup]
-    plain = [r for r in sound if not (Cost(r).first_call.get("compile_s") or _compiles(r.name))]
-    return max(plain, key=lambda r: r.speedup.value, default=measurement.row(REFERENCE))  # type: ignore[union-attr]
+    return measurement.fastest(
+        "uncompiled", lambda row: not (Cost(row).first_call.get("compile_s") or _compiles(row.name))
+    )
 
 
 def _compiles(name: str) -> bool:

@@ -5,7 +5,7 @@ gives one midmean of ln(contender / reference) over its pairs, and the interval 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean, median
@@ -73,13 +73,19 @@ class Measurement:
     @property
     def best_lossless(self) -> str:
         """The fastest row that changes no numbers, by its measured speed-up."""
-        known = self._known()
-        if not known.best_lossless:
-            rows = [self.row(name) for name in self.rows]
-            sound = [r for r in rows if r.status == "ok" and r.lossless and r.speedup]
-            best = max(sound, key=lambda r: r.speedup.value, default=self.row(REFERENCE))  # type: ignore[union-attr]
-            known.best_lossless = best.name
-        return known.best_lossless
+        return self.fastest("lossless", lambda row: True).name
+
+    def fastest(self, name: str, among: Callable[["Row"], bool]) -> "Row":
+        """The fastest row that changes no picture, of those that will do; the reference where there is none.
+
+        name: by which the answer is remembered until more events come.
+        """
+        known = self._known().fastest
+        if name not in known:
+            rows = [self.row(n) for n in self.rows]
+            sound = [r for r in rows if r.status == "ok" and r.lossless and r.speedup and among(r)]
+            known[name] = max(sound, key=lambda r: r.speedup.value, default=self.row(REFERENCE))  # type: ignore[union-attr]
+        return known[name]
 
 
 class _Derived:
@@ -88,7 +94,7 @@ class _Derived:
     def __init__(self, source: list[dict[str, Any]]):
         self.source, self.count = source, len(source)
         self.rows: dict[str, Row] = {}
-        self.best_lossless = ""
+        self.fastest: dict[str, Row] = {}
         self.events: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
         for event in source:
             self.events.setdefault((event["event"], None), []).append(event)
@@ -203,13 +209,19 @@ class Row:
 
     def log_ratios(self, suffix: str = "_s") -> dict[int, float]:
         """For each process, the midmean of ln(row / reference) over its pairs, a step."""
-        if self.name == REFERENCE:
-            return {p: 0.0 for p in _processes(self.measurement.of("pair"))}
-        found: dict[int, list[float]] = {}
-        for pair in self.pairs:
-            ratio = math.log(pair["row" + suffix] / pair["reference" + suffix])
-            found.setdefault(pair["process"], []).append(ratio)
-        return {process: midmean(values) for process, values in found.items()}
+        if suffix not in self._log_ratios:
+            found: dict[int, list[float]] = {}
+            for pair in self.pairs:
+                ratio = math.log(pair["row" + suffix] / pair["reference" + suffix])
+                found.setdefault(pair["process"], []).append(ratio)
+            self._log_ratios[suffix] = {process: midmean(values) for process, values in found.items()}
+            if self.name == REFERENCE:
+                self._log_ratios[suffix] = {p: 0.0 for p in _processes(self.measurement.of("pair"))}
+        return self._log_ratios[suffix]
+
+    @cached_property
+    def _log_ratios(self) -> dict[str, dict[int, float]]:
+        return {}
 
     def ratio_over(self, other: "Row", whole: bool = True, suffix: str = "_s") -> Interval | None:
         """How many times faster than another row, a whole run (or a step), over the processes both were in."""
