@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from bench import store
+from bench.measurement import Measurement
 from bench.report import figures, page, sources
 from bench.report.sources import Beside
 from tests.bench.report import made_up
 
+MACHINE = "amd-epyc-avx512-2cpu"
 KNOWN = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SIZES = {"wide": (1280, 900), "narrow": (360, 740)}
 
@@ -32,12 +34,16 @@ def browser() -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def measured_page(tmp_path_factory) -> Path:
-    """The page of a committed result, with a made-up walk."""
-    path = store.newest(machine="amd-epyc-avx512-2cpu")
-    measurement = store.load(path)
-    beside = replace(sources.beside(path.parent), walk=made_up.walk())
-    return _written(tmp_path_factory, measurement, beside)
+def measured() -> Measurement:
+    """The newest committed result of a machine."""
+    return store.load(store.newest(machine=MACHINE))
+
+
+@pytest.fixture(scope="session")
+def measured_page(measured: Measurement, tmp_path_factory) -> Path:
+    """Its page, with a made-up walk."""
+    beside = replace(sources.beside(store.newest(machine=MACHINE).parent), walk=made_up.walk())
+    return _written(tmp_path_factory, measured, beside)
 
 
 @pytest.fixture(scope="session")
