@@ -16,7 +16,7 @@ GPU_PYTHON = $(if $(wildcard $(VENV)/installed),$(BIN)/python,$(firstword $(shel
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test test-slow test-extra gpu lint format report clean
+.PHONY: help bench test test-slow test-long test-extra gpu lint format report clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12] [BENCH_ARGS='--budget 60']"
@@ -26,10 +26,13 @@ bench: $(VENV)/installed  ## measure every technique on this machine and print t
 	$(BIN)/python -m pytest bench --benchmark-only $(BENCH_ARGS)
 
 test: $(VENV)/installed  ## the quick tests, without a GPU
-	$(BIN)/python -m pytest tests -m "not slow and not gpu and not extra"
+	$(BIN)/python -m pytest tests -m "not slow and not long and not gpu and not extra"
 
 test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs), without a GPU
 	$(BIN)/python -m pytest tests -m "slow and not gpu and not extra"
+
+test-long: $(VENV)/installed  ## full tables of other people's models, peers over 1,000 steps: twenty minutes
+	$(BIN)/python -m pytest tests -m "long and not gpu and not extra"
 
 test-extra: $(VENV)/installed-dev  ## looks at the report in Chromium, where one is installed (apt-get install chromium)
 	$(BIN)/python -m pytest tests -m extra

@@ -145,7 +145,7 @@ def test_a_model_that_cannot_be_used_ends_pytest_with_a_sentence(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_model_in_the_readme_goes_through_to_a_full_table(tmp_path):
     (tmp_path / "my_model.py").write_text(readme_model())
     assert len(readme_model().strip().splitlines()) <= 15
@@ -155,14 +155,14 @@ def test_the_model_in_the_readme_goes_through_to_a_full_table(tmp_path):
     assert "failed" not in done.stdout.lower()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_without_labels_goes_through_to_a_table(tmp_path):
     done = run_bench(tmp_path, f"{FACTORIES}:unlabelled")
     assert done.returncode == 0, done.stdout[-3000:]
     assert "without guidance this row is the same as 'reference'" in done.stdout.replace("\n", " ")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_unet_saved_by_diffusers_goes_through_to_a_full_table(tmp_path):
     diffusers = pytest.importorskip("diffusers")
     diffusers.UNet2DModel(
@@ -185,7 +185,7 @@ def make():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_unet_of_denoising_diffusion_pytorch_goes_through_to_a_full_table(tmp_path):
     pytest.importorskip("einops")
     (tmp_path / "theirs.py").write_text(UNET)

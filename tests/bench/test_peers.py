@@ -39,7 +39,7 @@ def test_the_same_picture_on_a_short_path(peer, guidance):
         assert (theirs.probe(made.x, noise) - ours.probe(made.x, noise)).abs().max() < SAME_PICTURE
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("peer", here)
 def test_the_same_picture_after_all_steps(peer):
     made = stage()

@@ -67,7 +67,7 @@ def test_one_rank_alone_is_refused(monkeypatch):
         scaling.run(asked)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_started_by_torchrun(tmp_path):
     model = f"{ROOT / 'tests' / 'sampler' / 'hostile_models.py'}:good"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "bench", "scaling",
