@@ -8,6 +8,7 @@ import pytest
 
 from bench import run
 from bench.__main__ import failures
+from bench.contenders import CONTENDERS
 from bench.crew import Worker
 from bench.measurement import Measurement
 from bench.report import pictures, table
@@ -139,4 +140,4 @@ def test_rows_that_cannot_run_here_start_nothing_and_do_not_turn_the_exit(monkey
 
 
 def test_a_row_asked_for_twice_is_one_row() -> None:
-    assert run._chosen(["ddim", "ddim", "reference"], None) == ["reference", "ddim"]
+    assert run._chosen(["ddim", "ddim", "reference"], CONTENDERS) == ["reference", "ddim"]
