@@ -21,7 +21,7 @@ from bench.report import command as report_command
 from bench.report import sources, terminal
 from bench.run import measure
 from bench.update import command as update_command
-from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
+from sampler.errors import UsageError, unknown, until_the_reader_leaves
 from sampler.files import writable_folder
 from sampler.models import checked_device
 
@@ -31,12 +31,7 @@ UNSURE_EXIT, USAGE_EXIT = 2, 3
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        status = arguments.do(arguments)
-        return READER_GONE if reader_gone() else status
-    except BrokenPipeError:
-        if not reader_gone():
-            raise
-        return READER_GONE
+        return until_the_reader_leaves(lambda: arguments.do(arguments))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_EXIT

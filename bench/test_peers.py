@@ -3,6 +3,8 @@
 Only where it is named: `pytest bench` measures our rows alone.
 """
 
+import math
+
 import pytest
 
 from bench.clock import ReplayClock
@@ -30,7 +32,8 @@ def test_step(peer_row: str, benchmark, peers_measured) -> None:
         plain = times_as_fast(counterpart(peers_measured, peer_row), row)
         assert plain is not None, f"{peer_row} was timed in no process that our loop was timed in"
         benchmark.extra_info.update(steps=row.steps, picture_differs_by=row.probe_error, times_as_fast=plain.value)
-        # not shown to be slower: one process gives no interval to say it by
+        if math.isnan(plain.high):
+            pytest.skip(f"one process gives no interval, so nothing is said of {peer_row}'s speed")
         assert not plain.high < 1, f"our loop is slower than {peer_row}: {plain}"
         if takes_every_step(peer_row):
             ahead = times_as_fast(fastest(peers_measured), row)

@@ -12,9 +12,18 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from sampler import animate_command, card, check_command, data, figures, own_models, schedule, signal
-from sampler.asked import SAMPLERS, at_least, at_most, class_names, fitting_guidance, labels_of, path_of
-from sampler.errors import READER_GONE, UsageError, reader_gone, unknown
+from sampler import animate_command, card, check_command, data, figures, schedule, signal
+from sampler.asked import (
+    SAMPLERS,
+    add_drawing_options,
+    at_least,
+    at_most,
+    class_names,
+    fitting_guidance,
+    labels_of,
+    path_of,
+)
+from sampler.errors import UsageError, unknown, until_the_reader_leaves
 from sampler.files import replacing, writable_folder, writable_picture
 from sampler.generate import sample
 from sampler.models import RECIPES, WEIGHTS, checked_device, load_model
@@ -31,12 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; a user's mistake is one sentence on the error stream and exit status 3."""
     try:
         arguments = _parser().parse_args(argv)
-        arguments.run(arguments)
-        return READER_GONE if reader_gone() else 0
-    except BrokenPipeError:
-        if not reader_gone():
-            raise
-        return READER_GONE
+        return until_the_reader_leaves(lambda: arguments.run(arguments) or 0)
     except UsageError as mistake:
         print(f"python -m sampler: {mistake}", file=sys.stderr)
         return MISTAKE
@@ -241,13 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="PNG", help="the picture to write")
     add("--labels", metavar="L", help="'0-9', '0,3,5' or names: bag,sneaker (default: the first ten)")
     add("--per-label", type=int, default=8, metavar="N", help=f"samples a row ({given})")
-    add("--seed", type=int, default=0, help=f"same seed, same pictures ({given})")
-    add("--guidance", type=float, metavar="S", help="scale of guidance; 1 is none (default: 3 where there are labels)")
-    add("--steps", type=int, metavar="N", help="sampler steps (default: each of the model's timesteps)")
-    add("--sampler", default="ancestral", help=f"{', '.join(SAMPLERS)} ({given})")
-    add("--variant", default="batched-cfg", help=f"one that `variants` lists ({given})")
-    add("--model", default="fashion-mnist", help=f"one that `models` lists, or your own: {own_models.HOW} ({given})")
-    add("--weights", type=Path, metavar="FILE", help="your own weights for the model, from `train`")
+    add_drawing_options(add)
     add("--device", default="cpu", help=f"cpu or cuda ({given})")
     add("--batch", type=int, default=64, help=f"samples at once ({given})")
     add("--threads", type=int, default=1, help=f"CPU threads ({given})")

@@ -3,16 +3,30 @@
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from sampler import data, trajectory
 from sampler.errors import UsageError, unknown
 from sampler.models import RECIPES, Model
+from sampler.own_models import HOW
 
 SAMPLERS: dict[str, Callable[..., trajectory.Trajectory]] = {
     "ancestral": trajectory.ancestral,
     "ddim": trajectory.ddim,
     "strided": trajectory.strided,
 }
+
+
+def add_drawing_options(add: Callable[..., object]) -> None:
+    """The options that decide a picture, for every command that draws; add: a parser's `add_argument`."""
+    given = "default: %(default)s"
+    add("--seed", type=int, default=0, help=f"same seed, same pictures ({given})")
+    add("--guidance", type=float, metavar="S", help="scale of guidance; 1 is none (default: 3 where there are labels)")
+    add("--steps", type=int, metavar="N", help="sampler steps (default: each of the model's timesteps)")
+    add("--sampler", default="ancestral", help=f"{', '.join(SAMPLERS)} ({given})")
+    add("--variant", default="batched-cfg", help=f"one that `variants` lists ({given})")
+    add("--model", default="fashion-mnist", help=f"one that `models` lists, or your own: {HOW} ({given})")
+    add("--weights", type=Path, metavar="FILE", help="your own weights for a shipped model, from `train`")
 
 
 def path_of(model: Model, sampler: str, steps: int | None) -> trajectory.Trajectory:

@@ -5,7 +5,7 @@ import difflib
 import os
 import select
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UsageError(ValueError):
@@ -43,8 +43,19 @@ def in_one_line(error: Exception) -> str:
 READER_GONE = 141  # what a shell says of a program that its reader left: 128 + SIGPIPE
 
 
-def reader_gone() -> bool:
-    """Whether whoever read the standard output has left, as `| head` does; then nothing more is written to it."""
+def until_the_reader_leaves(work: Callable[[], int]) -> int:
+    """The status of a command's work, or READER_GONE where whoever read its output has left, as `| head` does."""
+    try:
+        status = work()
+    except BrokenPipeError:  # a worker's pipe may break too, and that is no reader's doing
+        if not _reader_gone():
+            raise
+        return READER_GONE
+    return READER_GONE if _reader_gone() else status
+
+
+def _reader_gone() -> bool:
+    """Whether whoever read the standard output has left; then nothing more is written to it."""
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     try:

@@ -91,11 +91,14 @@ def sample(
     noise = PhiloxNoise(seed, range(count)) if noise is None else noise
 
     parts: list[Samples] = []
+    sampler: Sampler | None = None
     with _progress(progress, trajectory.steps * -(-count // batch_size)) as advance:
         for start in range(0, count, batch_size):
             stop = min(start + batch_size, count)
             part = None if condition is None else condition.select(start, stop).to(model.device)
-            sampler = build(variant, model.network, part, guidance)
+            if sampler is None or stop - start < batch_size:  # what was compiled or captured serves every whole batch
+                sampler = build(variant, model.network, part, guidance)
+            sampler.rebind(part)
             parts.append(_batch(sampler, model, trajectory, stop - start, noise.select(start, stop), keep, advance))
     return Samples(
         torch.cat([part.images for part in parts]),

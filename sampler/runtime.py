@@ -126,12 +126,17 @@ def compiled_frozen(step: Step) -> Walk:
 
 
 def _function(step: Step) -> Callable[..., Tensor]:
-    """A plain function, as the compiler likes best; its state is a tensor, for no update that feeds is compiled."""
+    """A plain function, as the compiler likes best; its state is a tensor, for no update that feeds is compiled.
+
+    Its code object is its own: Dynamo keeps what it compiled by code object, eight pieces at most, so that
+    the ninth sampler of a process would be refused as a recompilation of the first.
+    """
     predict, apply = step.predict, step.apply
 
     def call(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
         return apply(x, predict(x, t), noise, row)  # type: ignore[return-value]
 
+    call.__code__ = call.__code__.replace()
     return call
 
 

@@ -35,6 +35,19 @@ def drawable(row: Row) -> bool:
     return row.speedup is not None and 0 < row.speedup.value < float("inf")
 
 
+def label_speed(axes, inches: float, what: str) -> None:
+    """Ticks and words of a logarithmic axis of speed-ups, whose limits are set, over `what`."""
+    low, high = axes.get_xlim()
+    ticks = [t for t in TICKS if low <= t <= high]
+    axes.set_xticks(ticks[:: 2 if inches <= NARROW_INCHES and len(ticks) > 5 else 1])
+    axes.xaxis.set_major_formatter("{x:g}×")
+    axes.minorticks_off()
+    axes.grid(axis="x")
+    axes.tick_params(length=0)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set_xlabel(f"times as fast as {what} (log scale)", loc="left")
+
+
 def draw(timed: list[Row], failed: list[Row], inches: float) -> Figure:
     rungs = [*failed, *timed]
     figure, axes = plt.subplots(figsize=(inches, 0.9 + 0.235 * max(3, len(rungs))), layout="constrained")
@@ -50,14 +63,7 @@ def draw(timed: list[Row], failed: list[Row], inches: float) -> Figure:
     if textbook is not None and textbook.speedup is not None:
         axes.axvline(textbook.speedup.value, color=colour("quiet"), linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set_yticks(range(len(rungs)), [labels.short(r.name) for r in rungs])
-    ticks = [t for t in TICKS if min(low, 1) * 0.8 <= t <= max(high, 1) * 1.2]
-    axes.set_xticks(ticks[:: 2 if inches <= NARROW_INCHES and len(ticks) > 5 else 1])
-    axes.xaxis.set_major_formatter("{x:g}×")
-    axes.minorticks_off()
-    axes.grid(axis="x")
-    axes.tick_params(length=0)
-    axes.spines[["left", "bottom"]].set_visible(False)
-    axes.set_xlabel("times as fast as the reference (log scale)", loc="left")
+    label_speed(axes, inches, "the reference")
     _legend(axes, inches)
     return figure
 

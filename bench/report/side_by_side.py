@@ -11,8 +11,8 @@ from bench.contenders import REFERENCE
 from bench.environment import MOMENTARY
 from bench.measurement import Measurement, Row
 from bench.report import labels, page, table
-from bench.report.ladder import TICKS, drawable
-from bench.report.style import CYCLE, NARROW_INCHES, PALETTE, Plot, colour
+from bench.report.ladder import drawable, label_speed
+from bench.report.style import CYCLE, PALETTE, Plot, colour
 from bench.report.table import shown
 from sampler.errors import UsageError
 
@@ -166,14 +166,7 @@ def _draw(results: list[Result], timed: list[str], inches: float) -> Figure:
     axes.axvline(1, color=colour("ink"), linewidth=0.8)
     axes.set(xscale="log", xlim=(low, high), ylim=(-0.7, max(1, len(timed)) - 0.3))
     axes.set_yticks(range(len(timed)), [labels.short(name) for name in timed])
-    ticks = [t for t in TICKS if low <= t <= high]
-    axes.set_xticks(ticks[:: 2 if inches <= NARROW_INCHES and len(ticks) > 5 else 1])
-    axes.xaxis.set_major_formatter("{x:g}×")
-    axes.minorticks_off()
-    axes.grid(axis="x")
-    axes.tick_params(length=0)
-    axes.spines[["left", "bottom"]].set_visible(False)
-    axes.set_xlabel("times as fast as its own reference (log scale)", loc="left")
+    label_speed(axes, inches, "its own reference")
     handles = [plt.Line2D([], [], marker=MARKERS[i], linestyle="", markersize=4, color=colour(CYCLE[i]), label=r.letter)
                for i, r in enumerate(results)]  # fmt: skip
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(results), borderpad=0)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sampler import own_models
-from sampler.asked import at_least, at_most, class_names, fitting_guidance, parse_labels, path_of
+from sampler.asked import add_drawing_options, at_least, at_most, class_names, fitting_guidance, parse_labels, path_of
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
 from sampler.models import Model, load_model
@@ -136,13 +135,7 @@ def add_to(command: Callable) -> None:
         help=f"samples a shard, lost together where a run is killed (default: {SHARD})",
     )
     add("--labels", metavar="L", help="given to the samples in turn: '0-9', '0,3,5', names (default: all, so balanced)")
-    add("--seed", type=int, default=0, help=f"same seed, same pictures ({given})")
-    add("--guidance", type=float, metavar="S", help="scale of guidance; 1 is none (default: 3 where there are labels)")
-    add("--steps", type=int, metavar="N", help="sampler steps (default: each of the model's timesteps)")
-    add("--sampler", default="ancestral", help=f"ancestral, ddim or strided ({given})")
-    add("--variant", default="batched-cfg", help=f"one that `variants` lists ({given})")
-    add("--model", default="fashion-mnist", help=f"one that `models` lists, or your own: {own_models.HOW} ({given})")
-    add("--weights", type=Path, metavar="FILE", help="your own weights for a shipped model, from `train`")
+    add_drawing_options(add)
     add("--device", default="cpu", help=f"cpu or cuda; under torchrun each rank takes its own GPU ({given})")
     add("--network-batch", type=int, default=32, metavar="N",
         help=f"samples a network call; they decide the last bits, so a set has one number ({given})")  # fmt: skip

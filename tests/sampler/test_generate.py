@@ -38,6 +38,16 @@ def test_samples_do_not_depend_on_the_batch_size(tiny, trajectory):
         torch.testing.assert_close(images(tiny, trajectory, batch_size=batch_size), whole, rtol=1e-5, atol=1e-5)
 
 
+def test_whole_batches_share_one_sampler(tiny, trajectory, monkeypatch):
+    """What is compiled or captured for a batch serves the next of its size; the smaller last one gets its own."""
+    built = []
+    whole = images(tiny, trajectory, batch_size=100)
+    monkeypatch.setattr(generate, "build", lambda *given: built.append(len(given[2].value)) or build(*given))
+    in_batches = images(tiny, trajectory, batch_size=3)
+    assert built == [3, len(LABELS) % 3]
+    torch.testing.assert_close(in_batches, whole, rtol=1e-5, atol=1e-5)
+
+
 def test_equal_batches_are_equal_whatever_their_company(tiny, trajectory):
     """Bit for bit: the first four of eight, and the same four with four others."""
     whole = images(tiny, trajectory, batch_size=4)

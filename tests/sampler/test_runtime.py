@@ -44,9 +44,10 @@ def test_frozen_weights_are_constants_of_the_compiled_step(first, schedule):
     start = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     noise = PhiloxNoise(0, range(2))
     runtimes = {"frozen": runtime.compiled_frozen, "compiled": runtime.compiled, "eager": runtime.eager}
+    samplers = {name: build(Variant("v", runtime=runtimes[name]), network) for name in runtimes}
 
     def draw(name):
-        return run(build(Variant("v", runtime=runtimes[name]), network), start, trajectory, noise)
+        return run(samplers[name], start, trajectory, noise)
 
     before = draw("eager")
     for name in sorted(("frozen", "compiled"), key=lambda name: name != first):
@@ -57,6 +58,8 @@ def test_frozen_weights_are_constants_of_the_compiled_step(first, schedule):
     assert (after - before).abs().max() > 0.1
     torch.testing.assert_close(draw("frozen"), before)
     torch.testing.assert_close(draw("compiled"), after)
+    anew = build(Variant("v", runtime=runtime.compiled_frozen), network)
+    torch.testing.assert_close(run(anew, start, trajectory, noise), after)
 
 
 @pytest.mark.slow
@@ -70,6 +73,21 @@ def test_frozen_weights_are_those_of_the_network(schedule):
         network = OneConvolution()
         frozen = run(build(Variant("v", runtime=runtime.compiled_frozen), network), start, trajectory, noise)
         torch.testing.assert_close(frozen, run(build(REFERENCE, network), start, trajectory, noise))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["compiled", "compiled_frozen"])
+def test_a_process_may_build_more_compiled_samplers_than_dynamo_compiles_of_one_function(name, schedule):
+    import torch._dynamo.config as dynamo
+
+    torch._dynamo.reset()
+    start, trajectory = torch.ones(1, 1, 4, 4), ancestral(schedule, (100,))
+    for seed in range(dynamo.recompile_limit + 1):
+        torch.manual_seed(seed)
+        network = OneConvolution()
+        network.register_buffer("own", torch.ones(seed + 1))  # of another form than those before
+        made = run(build(Variant("v", runtime=getattr(runtime, name)), network), start, trajectory, PhiloxNoise(0, [0]))
+        torch.testing.assert_close(made, run(build(REFERENCE, network), start, trajectory, PhiloxNoise(0, [0])))
 
 
 @pytest.mark.slow
