@@ -1,7 +1,7 @@
 """`python -m bench overhead`: what counting and telemetry cost the timed slices, measured A/B on one network.
 
-Arm B is arm A with its network calls counted and the telemetry read around every slice. Slices alternate in an order
-drawn by a coin, as everywhere here; the interval is Student's t over blocks of pairs.
+Arm B is arm A with its network calls counted as in a run and the telemetry read around every slice. Slices alternate
+in an order drawn by a coin, as everywhere here; the interval is Student's t over blocks of pairs.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from bench.interleave import Arm, Stage
 from bench.students_t import Interval, midmean, ratio_interval
 from bench.tally import Tally
 from bench.telemetry import telemetry_for
+from bench.worker import COUNTED
 from bench.workload import Workload, workload
 from sampler.errors import UsageError, unknown
 from sampler.models import load_model
@@ -54,7 +55,7 @@ def measure(asked: Workload, contender: Contender, pairs: int) -> Interval:
     torch.set_num_threads(asked.threads)
     model = load_model(asked.model, asked.device)
     clock, telemetry, rng = clock_for(asked.device), telemetry_for(model.device), random.Random(asked.seed)
-    tally = Tally(model.network, torch.cuda.CUDAGraph if model.device.type == "cuda" else None)
+    tally = Tally(model.network, torch.cuda.CUDAGraph if model.device.type == "cuda" else None, COUNTED)
     stage = Stage(asked, model, asked.batch)
     plain = stage.arm(contender)
     stage.first_call_s(plain)
@@ -65,7 +66,6 @@ def measure(asked: Workload, contender: Contender, pairs: int) -> Interval:
         if arm is plain:
             tally.rest()
             return arm.time_slice(stage.x, noise, clock, rng)[0]
-        tally.listen()
         before = telemetry.sample()
         seconds, wall_s = arm.time_slice(stage.x, noise, clock, rng, telemetry.while_busy)
         telemetry.between(before, telemetry.sample(), wall_s)

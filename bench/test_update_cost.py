@@ -1,4 +1,8 @@
-"""A sampler step outside the network: our update against diffusers' `DDPMScheduler.step`, slices interleaved."""
+"""A sampler step outside the network: our update against diffusers' `DDPMScheduler.step`, slices interleaved.
+
+Three times: the update alone, at the last step, where neither adds noise; with noise that was drawn before (handed to
+diffusers in the place of its own); and with the noise.
+"""
 
 import random
 from statistics import median
@@ -17,13 +21,20 @@ SHAPE, CALLS, ROUNDS = (16, 3, 64, 64), 20, 40
 clock = ReplayClock()
 NAMES = (
     "diffusers",
+    "diffusers, noise given",
     "diffusers without noise",
     "torch.randn",
     "copy",
-    "plain",
-    "native",
+    "plain, noise given",
     "native with noise",
+    "native, noise given",
+    "native without noise",
 )
+AGAINST = {
+    "native without noise": "diffusers without noise",
+    "native, noise given": "diffusers, noise given",
+    "native with noise": "diffusers",
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +49,13 @@ def costs() -> dict[str, list[float]]:
     x, out, z = (torch.randn(SHAPE, generator=generator) for _ in range(3))
     state = x.clone()  # the native update writes over the state, as it does in the sampler's loop
     theirs = ddpm.DDPMScheduler(1000, variance_type="fixed_small")
-    row, key = ancestral(linear()).tables("cpu")[1][499], PhiloxNoise(0, range(SHAPE[0])).key(500, x)
+    rows = ancestral(linear()).tables("cpu")[1]
+    row, last, key = rows[499], rows[-1], PhiloxNoise(0, range(SHAPE[0])).key(500, x)
     native, drawn = native_update.load(), native_drawn_update.load()
 
-    def without_noise() -> None:
+    assert last[4] == 0
+
+    def noise_given() -> None:
         draw, scheduling_ddpm.randn_tensor = scheduling_ddpm.randn_tensor, lambda *a, **k: z
         try:
             theirs.step(out, 500, x, generator=generator)
@@ -50,10 +64,11 @@ def costs() -> dict[str, list[float]]:
 
     calls = dict(
         zip(NAMES, (
-            lambda: theirs.step(out, 500, x, generator=generator), without_noise,
+            lambda: theirs.step(out, 500, x, generator=generator), noise_given, lambda: theirs.step(out, 0, x),
             lambda: torch.randn(SHAPE, generator=generator), lambda: x.clone(),
-            lambda: posterior(x, out, z, row), lambda: native(state, out, z, row, state),
-            lambda: drawn(state, out, key, row, state),
+            lambda: posterior(x, out, z, row),
+            lambda: drawn(state, out, key, row, state), lambda: native(state, out, z, row, state),
+            lambda: native(state, out, z, last, state),
         ), strict=True)
     )  # fmt: skip
     measured: dict[str, list[float]] = {name: [] for name in NAMES}
@@ -76,13 +91,13 @@ def costs() -> dict[str, list[float]]:
 def test_update_cost(name: str, benchmark, costs, capsys) -> None:
     clock.load(costs[name])
     benchmark.pedantic(clock.replay, rounds=len(costs[name]), iterations=1)
-    pairs = {"native": "diffusers without noise", "native with noise": "diffusers"}
-    if name in pairs:
-        ratios = sorted(t / o for t, o in zip(costs[pairs[name]], costs[name], strict=True))
+    if name in AGAINST:
+        theirs, ours = costs[AGAINST[name]], costs[name]
+        ratios = sorted(t / o for t, o in zip(theirs, ours, strict=True))
         low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
         # Fastest against fastest: the rounds in which the allocator still held the memory of every temporary
-        fastest = min(costs[pairs[name]]) / min(costs[name])
+        fastest = min(theirs) / min(ours)
         benchmark.extra_info |= {"times_cheaper": median(ratios), "times_cheaper_fastest": fastest}
         with capsys.disabled():
-            print(f"\n{name}: {median(ratios):.1f} times cheaper than {pairs[name]}, 16×3×64×64, one thread "
+            print(f"\n{name}: {median(ratios):.1f} times cheaper than {AGAINST[name]}, 16×3×64×64, one thread "
                   f"(80 % of the rounds within {low:.1f}…{high:.1f}; by the fastest rounds {fastest:.1f})")  # fmt: skip

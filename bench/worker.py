@@ -27,6 +27,7 @@ from bench.workload import from_json
 from sampler.errors import in_one_line
 from sampler.models import load_model
 
+COUNTED = 8  # one in so many loops has its network calls counted
 SLOW_STEP_S = 0.1  # rows slower than this are timed in slices of one step, lest they eat the others' time
 
 
@@ -39,7 +40,7 @@ class Work:
         self.rng = random.Random(task["seed"])
         torch.set_num_threads(self.workload.threads)
         model = load_model(self.workload.model, self.workload.device)
-        self.tally = Tally(model.network, torch.cuda.CUDAGraph if model.device.type == "cuda" else None)
+        self.tally = Tally(model.network, torch.cuda.CUDAGraph if model.device.type == "cuda" else None, COUNTED)
         self.stage = Stage(self.workload, model, self.workload.batch, share=True, tally=self.tally)
         extra = {c.name: c for c in planted(task.get("plant"))}
         self.rows: list[Contender] = [{**CONTENDERS, **extra}[name] for name in task["rows"]]
@@ -114,7 +115,7 @@ class Work:
         except Exception as error:
             self.fault(name, error)
             return False
-        self.tally.counts.pop(name, None)  # a first call may still have captured or compiled
+        self.tally.forget(name)  # a first call may still have captured or compiled
         if seconds > SLOW_STEP_S and arm.contender.variant.guided_between == (0.0, 1.0):
             arm.slice_steps = 1
         return True

@@ -68,7 +68,7 @@ extern "C" {
 
 void posterior(float* destination, const float* x, const float* conditional, const float* unconditional,
                float scale, const Row* row, const float* z, int64_t count) {
-    update(destination, x, {conditional, unconditional, scale}, z, *row, count);
+    update(destination, x, {conditional, unconditional, scale}, row->sigma == 0 ? nullptr : z, *row, count);
 }
 
 void posterior_drawn(float* destination, const float* x, const float* conditional,

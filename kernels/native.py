@@ -26,7 +26,8 @@ def native_posterior(
 
     x, z: [B, ...] float32; out: the same shape, any float dtype (half precision is widened first), or a
     guided pair, combined in registers; row: [6] (a, b, c, d, σ, bound). Inputs that are not contiguous
-    are copied. destination: contiguous, may be x; a fresh tensor otherwise. NaN is propagated.
+    are copied. destination: contiguous, may be x; a fresh tensor otherwise. NaN is propagated. z is not read
+    where σ = 0.
     """
     shape = x.shape
     x, destination = _state(x, shape, destination)

@@ -1,9 +1,12 @@
 """What counting costs: judged by the end of the interval that speaks against it, and undone for the other arm."""
 
+import copy
+
 import pytest
 from torch import nn
 
 from bench import overhead
+from bench import tally as tally_module
 from bench.__main__ import main
 from bench.students_t import Interval
 from bench.tally import Tally
@@ -45,6 +48,31 @@ def test_while_a_tally_rests_nothing_of_it_is_left() -> None:
         with tally.of("row", 1, 0):
             Graph().replay()
     assert tally.counts["row"]["replays"] == 2  # once a replay, however often it was told to listen
+
+
+def test_one_loop_in_a_few_is_counted_and_every_compilation(monkeypatch) -> None:
+    network, made = nn.Identity(), {"compilations": 0}
+    monkeypatch.setattr(tally_module, "compilations", lambda: dict(made))
+    tally = Tally(network, one_in=3)
+    hooks = []
+    for _ in range(7):
+        with tally.of("row", 2, 1):
+            hooks.append(len(network._forward_pre_hooks))
+            network([0, 0])
+            network([0, 0])
+            made["compilations"] += 1
+    assert hooks == [1, 0, 0, 1, 0, 0, 1]
+    assert tally.counts["row"] == {"steps": 6, "guided": 3, "network calls of 2": 6, "compilations": 7}
+    a_copy = copy.deepcopy(network)
+    a_copy([0])
+    tally.rest()
+    assert not a_copy._forward_pre_hooks
+    tally.listen()
+    assert len(a_copy._forward_pre_hooks) == 1
+    tally.forget("row")
+    with tally.of("row", 2, 1):
+        network([0, 0])
+    assert tally.counts["row"] == {"steps": 2, "guided": 1, "network calls of 2": 1, "compilations": 0}
 
 
 def test_slices_with_and_without_are_timed_and_compared() -> None:

@@ -61,6 +61,15 @@ def test_what_is_not_finite_comes_through(native, rows, guided, bound):
                 assert result.isnan().nonzero().tolist() == [[place]]
 
 
+@pytest.mark.parametrize("scale", [None, 2.3])
+def test_noise_without_weight_is_not_read(native, rows, scale):
+    x, out, other, z = drawn([2, 3, 9, 9], 1, 4)
+    whole, row = out if scale is None else Guided(out, other, scale), rows[2].clone()
+    row[4] = 0
+    expected = posterior(x, whole, z, row)
+    assert torch.equal(native.native_posterior(x, whole, torch.full_like(z, NAN), row), expected)
+
+
 def test_destination(native, rows):
     x, out, z = drawn([3, 1, 9, 9], 1, 3)
     expected = posterior(x, out, z, rows[2])
