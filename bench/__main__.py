@@ -16,7 +16,7 @@ from bench.options import add_options, from_options
 from bench.planted import planted
 from bench.progress import Progress
 from bench.quality import command as quality_command
-from bench.quality import divergence
+from bench.quality import divergence, folders
 from bench.report import command as report_command
 from bench.report import sources, terminal
 from bench.run import measure
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     peers_command.add_to(commands)
     scaling.add_to(commands)
     quality_command.add_to(commands)
+    folders.add_to(commands)
 
     report_command.add_to(commands)
     update_command.add(commands)

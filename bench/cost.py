@@ -165,9 +165,11 @@ class Cost:
         return ""
 
     @property
-    def disturbed(self) -> tuple[int, int]:
-        """Slices during which the machine was throttled or busy with others, and all."""
+    def disturbed(self) -> tuple[int, int] | None:
+        """Slices during which the machine was throttled or busy with others, and all; None where nobody watched."""
         pairs = self.row.pairs
+        if not self.row.measurement.watched:
+            return None
         return sum(bool(p.get("disturbed")) for p in pairs), len(pairs)
 
     @property

@@ -17,6 +17,7 @@ from bench.quality.equivalence import UNSURE, WORSE
 from bench.quality.judging import Figures
 from bench.quality.same_noise import Divergence
 from bench.students_t import Interval, midmean, ratio_interval
+from bench.telemetry import WATCHED
 from bench.workload import Workload, from_json
 
 SCHEMA = 1
@@ -50,6 +51,14 @@ class Measurement:
         if name not in rows:
             rows[name] = Row(self, name)
         return rows[name]
+
+    @property
+    def watched(self) -> bool:
+        """Whether anything tells of the machine while slices were timed; without, none is known to be undisturbed."""
+        known = self._known()
+        if known.watched is None:
+            known.watched = any(not WATCHED.isdisjoint(pair) for pair in known.events.get(("pair", None), ()))
+        return known.watched
 
     def _known(self) -> "_Derived":
         if self._derived.source is not self.events or self._derived.count != len(self.events):
@@ -95,6 +104,7 @@ class _Derived:
         self.source, self.count = source, len(source)
         self.rows: dict[str, Row] = {}
         self.fastest: dict[str, Row] = {}
+        self.watched: bool | None = None
         self.events: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
         for event in source:
             self.events.setdefault((event["event"], None), []).append(event)

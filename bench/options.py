@@ -21,7 +21,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"help": f"a shipped model, see `python -m sampler models`, or your own: {HOW} (default: fashion-mnist)"},
     "guidance": {"type": float, "help": "classifier-free guidance scale (default: 3; 1, none, without labels)"},
     "budget": {"type": float, "metavar": "SECONDS",
-               "help": "seconds for everything that is timed: pairs, other batch sizes, whole runs (default: 200)"},
+               "help": "seconds for everything that is timed: pairs, other batch sizes, whole runs (default: "
+                       f"{Workload.budget_s:g}, or the preset's)"},
 }  # fmt: skip
 
 

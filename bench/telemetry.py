@@ -120,6 +120,10 @@ class CudaTelemetry:
         return found
 
 
+# what tells that somebody watched: a slice that nothing disturbed is not marked
+WATCHED = {"steal_s", "waiting_s", "mhz", "sm_mhz", "memory_mhz", "watts", "celsius", "energy_j", "disturbed"}
+
+
 class NoTelemetry:
     """Where there is no driver to ask: nothing is known, so nothing is marked."""
 

@@ -22,7 +22,7 @@ GRID_STEPS = (1000, 250, 50, 25, 10)
 
 def steps(found: Quality) -> bytes:
     """`draw_steps` as a PNG file's bytes."""
-    n = _of({found.judged[point].figures.pictures for point in plan.curve()})
+    n = of({found.judged[point].figures.pictures for point in plan.curve()})
     return _png(
         draw_steps(found, 13), f"What fewer steps cost: {n} pictures a point, guidance {plan.SCALE:g}; bars 95 %"
     )
@@ -54,7 +54,8 @@ def draw_steps(found: Quality, inches: float) -> Figure:
     return figure
 
 
-def _of(counts: set[int]) -> str:
+def of(counts: set[int]) -> str:
+    """How many, in words, where it is not the same everywhere."""
     return " or ".join(map(str, sorted(counts)))
 
 
@@ -65,7 +66,7 @@ def _bars(axis, at, values, look) -> None:
 
 def guidance(found: Quality) -> bytes:
     """`draw_guidance` as a PNG file's bytes."""
-    n = _of({found.judged[plan.guidance_point(s)].figures.pictures for s in plan.GUIDANCE})
+    n = of({found.judged[plan.guidance_point(s)].figures.pictures for s in plan.GUIDANCE})
     title = f"Guidance trades diversity for labels: {plan.GUIDANCE_STEPS} ancestral steps, {n} pictures a scale"
     return _png(draw_guidance(found, 11), f"{title}; bars 95 %")
 

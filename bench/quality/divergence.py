@@ -6,6 +6,7 @@ The rows that claim to be the same sampler with other rounding, and those in hal
 import argparse
 import io
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -22,6 +23,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from bench import environment, store
 from bench.contenders import CONTENDERS, full_path
@@ -39,6 +41,7 @@ from sampler.variants import build
 ASKED = ("device", "threads", "batch", "steps", "model", "guidance")
 STEPS = 250  # of 1,000 spaced timesteps: all rows take some two minutes of one core
 HELP = f"steps of the path, 1…1000 (default: {STEPS})"
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999")
 
 
@@ -211,7 +214,9 @@ def chart(found: dict[str, Divergence], heading: str) -> bytes:
 
 def draw(found: dict[str, Divergence], inches: float) -> Figure:
     """Error against timestep, one line a row."""
-    figure, axes = plt.subplots(figsize=(inches, min(6.0, 0.55 * inches + 1)), layout="constrained")
+    narrow = inches < 6
+    below = 0.17 * -(-len(found) // 2) + 0.6 if narrow else 0.0  # inches for the names, which hide lines on a phone
+    figure, axes = plt.subplots(figsize=(inches, min(6.0, 0.55 * inches + 1) + below), layout="constrained")
     for i, (name, one) in enumerate(found.items()):
         style = ("-", "--", ":")[i // len(COLOURS) % 3]
         error = [e if e > 0 else float("nan") for e in one.error]
@@ -219,8 +224,17 @@ def draw(found: dict[str, Divergence], inches: float) -> Figure:
     axes.axhline(1 / 255, color="0.6", linewidth=0.8)
     axes.text(1, 1 / 255, "half a grey level", fontsize=7, color="0.4", va="bottom", ha="right",
               transform=axes.get_yaxis_transform())  # fmt: skip
-    axes.set(yscale="log", xlabel="timestep (sampling goes from left to right)",
-             ylabel="RMS error against float64, pictures in [-1, 1]")  # fmt: skip
+    axes.set(yscale="log", xlabel="timestep (time runs to the right)",
+             ylabel="RMS error against float64" + ("" if narrow else ", pictures in [-1, 1]"))  # fmt: skip
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
     axes.invert_xaxis()
-    axes.legend(frameon=False, fontsize="small", ncols=2)
+    if narrow:
+        figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside lower center")
+    else:
+        axes.legend(frameon=False, fontsize="small", ncols=2)
     return figure
+
+
+def _power(value: float) -> str:
+    """A power of ten as text, which is the same where formulas are not set."""
+    return "10" + str(round(math.log10(value))).translate(RAISED)

@@ -65,7 +65,7 @@ def memory_cells(cost: Cost) -> list[str]:
     """A line of the memory table, in the order of MEMORY."""
     name, phases = cost.row.name, [cost.phase(phase) for phase in PHASES]
     if not any(phases):
-        return [name, *["–"] * 6, cost.row.reason or "not inspected"]
+        return [name, *["–"] * (len(MEMORY) - 2), cost.row.reason or "not inspected"]
     steady = next(event for event in reversed(phases) if event)
     gpu = on_gpu(cost.row.measurement)
     fit, a_step = cost.fit, cost.per_step_bytes
@@ -88,7 +88,7 @@ def cost_cells(cost: Cost) -> list[str]:
     """A line of the cost table, in the order of COST."""
     row, parts = cost.row, cost.first_call
     if not parts:
-        return [row.name, *["–"] * 7, row.reason or "not inspected"]
+        return [row.name, *["–"] * (len(COST) - 2), row.reason or "not inspected"]
     seconds = {part: f"{value:.2f}" for part, value in parts.items()}
     first = row.first_call_s
     gpu = on_gpu(row.measurement)
@@ -105,7 +105,7 @@ def time_cells(cost: Cost) -> list[str]:
     """A line of the table of reasons, in the order of TIME."""
     row, kinds = cost.row, cost.kinds_ms
     if not kinds:
-        return [row.name, *["–"] * 9, row.reason or "not profiled"]
+        return [row.name, *["–"] * (len(TIME) - 2), row.reason or "not profiled"]
     total, gpu = sum(kinds.values()), on_gpu(row.measurement)
     most = sorted(kinds.items(), key=lambda kind: -kind[1])[:3]
     share, disturbed = cost.update_share, cost.disturbed
@@ -119,7 +119,7 @@ def time_cells(cost: Cost) -> list[str]:
         "–" if cost.flop_an_image is None else f"{cost.flop_an_image / 1e9:.3g}",
         "–" if cost.roof_share is None else f"{cost.roof_share:.0%} of {cost.number_format}",
         NEEDS_CUDA if not gpu else "–" if energy is None else f"{shown(energy)} J",
-        f"{disturbed[0]:,} of {disturbed[1]:,}", cost.implausible,
+        "not recorded" if disturbed is None else f"{disturbed[0]:,} of {disturbed[1]:,}", cost.implausible,
     ]  # fmt: skip
 
 

@@ -23,7 +23,11 @@ def plot(measurement: Measurement) -> Plot:
     absent = [r for r in rows if r.status in ("grey", "missing")][:MOST_RUNGS]
     note = ["Speed-up of a whole run over the reference; bars: 95 % interval over fresh processes."]
     note += [f"The {left_out:,} slowest rows are left out."] * (left_out > 0)
-    source = ["No bar: " + "; ".join(f"{r.name} ({r.absence})" for r in absent) + "."] * bool(absent)
+    why: dict[str, list[str]] = {}
+    for row in absent:
+        why.setdefault(row.absence, []).append(row.name)
+    reasons = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in why.items())
+    source = [f"No bar: {reasons}."] * bool(absent)
     source += ["Failed: " + "; ".join(f"{r.name} ({r.reason})" for r in failed) + "."] * bool(failed)
     return Plot(
         "speedup", message(measurement), in_words(timed, failed), lambda inches: draw(timed, failed, inches),

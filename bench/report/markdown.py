@@ -9,7 +9,7 @@ from markupsafe import Markup
 def inline(text: str) -> Markup:
     """One line: **strong** and `code`, nothing else."""
     safe = escape(unescape(text.replace("\\|", "|")))
-    safe = re.sub(r"\[([\d.]+), ([\d.]+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", safe)  # an interval is not torn
+    safe = re.sub(r"\[(-?[\d.]+), (-?[\d.]+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", safe)  # an interval is not torn
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", safe))
 

@@ -72,8 +72,8 @@ def parts(measurement: Measurement) -> Plot | None:
         return None
     most = max(costs, key=lambda c: (c.phase("first call") or {}).get("live_peak", 0))
     first, steady = ((most.phase(p) or {}).get("live_peak", 0) / 2**20 for p in ("first call", "steady"))
-    title = (f"The largest peak of live tensors is {most.row.name}’s: {first:.1f} MiB in its first call, {steady:.1f} "
-             "afterwards")  # fmt: skip
+    title = (f"The largest peak of live tensors that of {most.row.name}: {first:.1f} MiB in its first call, "
+             f"{steady:.1f} afterwards")  # fmt: skip
     words = "; ".join(f"{c.row.name}: {_in_words((c.phase('steady') or {})['parts'])}" for c in costs)
     return Plot("memory", title, f"MiB by part in steady state. {words}.", lambda inches: _parts(costs, inches),
                 note="Of each row, from above: weights loaded, first call, steady state.",
@@ -115,7 +115,7 @@ def timeline(measurement: Measurement) -> Plot | None:
         return None
     swing = picked[0]
     sizes = [b / 2**20 for _, b in swing["points"]]
-    title = f"Within a step, {swing['row']}’s live tensors swing between {min(sizes):.1f} and {max(sizes):.1f} MiB"
+    title = f"Within a step, live tensors of {swing['row']} swing between {min(sizes):.1f} and {max(sizes):.1f} MiB"
     words = "; ".join(f"{e['row']} peaks at {max(b for _, b in e['points']) / 2**20:.1f} MiB" for e in picked)
     return Plot("memory-timeline", title, f"MiB of live tensors over {swing['steps']} steps: {words}.",
                 lambda inches: _timeline(picked, inches), source=heading(measurement))  # fmt: skip

@@ -20,10 +20,9 @@ def facts(measurement: Measurement) -> list[tuple[str, str]]:
     ]
     if first:
         found.append(("order", f"by a coin: the reference came first in {sum(first) / len(first):.0%} of the pairs"))
-    told = [p for p in pairs if "disturbed" in p]
-    disturbed = sum(bool(p["disturbed"]) for p in told)
-    found.append(("contamination", f"{disturbed:,} of {len(told):,} pairs ran beside other work or a throttled clock"
-                  if told else "not recorded in this result"))  # fmt: skip
+    disturbed = sum(bool(p.get("disturbed")) for p in pairs)
+    found.append(("contamination", f"{disturbed:,} of {len(pairs):,} pairs ran beside other work or a throttled clock"
+                  if measurement.watched else "not recorded in this result"))  # fmt: skip
     wall = [median(p["row_wall_s"] / p["row_s"] for p in row.pairs) for row in rows]
     found.append(("wall over deciding clock", f"{min(wall):.3f} to {max(wall):.3f} by row, medians of the slices"))
     apart = {row.name: gap for row in rows if (gap := row.slices_against_whole) is not None}

@@ -109,9 +109,9 @@ def plot(measurement: Measurement) -> Plot | None:
 
 def _draw(measurement: Measurement, rows: dict[str, np.ndarray], inches: float) -> Figure:
     columns = min(MOST_COLUMNS, max(len(p) for p in rows.values()))
-    cell = min(0.85, (inches - 2.4) / columns)
+    cell = min(0.85, (inches - 1.5) / columns)
     engine = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure, grid = plt.subplots(len(rows), columns, figsize=(2.4 + cell * columns, cell * len(rows)), squeeze=False,
+    figure, grid = plt.subplots(len(rows), columns, figsize=(1.5 + cell * columns, cell * len(rows)), squeeze=False,
                                 layout=engine)  # fmt: skip
     for line, (name, pictures) in zip(grid, rows.items(), strict=True):
         for column, axes in enumerate(line):

@@ -103,10 +103,14 @@ def steps(quality: Quality | None) -> Plot | None:
     """Steps against quality, by sampler."""
     if quality is None or not all(name in quality.judged for name in plan.curve()) or quality.floor is None:
         return None
-    held = [s for s in sorted(plan.STEPS) if quality.judged[f"ancestral-{s}"].figures.losses["kernel"].upper < 0.5]
-    n = quality.judged[plan.REFERENCE].figures.pictures
-    title = (f"Ancestral sampling loses less than half a unit of kernel distance down to {held[0]} steps" if held
-             else "Every cut in the number of steps costs quality here")  # fmt: skip
+    lost = {s: quality.judged[f"ancestral-{s}"].figures.losses["kernel"] for s in plan.STEPS[1:]}
+    seen = next((s for s in lost if lost[s].interval[0] > 0), None)
+    fine = [s for s in lost if seen is None or s > seen]
+    title = (
+        f"Down to {fine[-1]} ancestral steps no loss of kernel distance is seen" if fine else "Every cut costs quality"
+    )
+    title += "" if seen is None else f"; {seen} lose {tables.shown(lost[seen])}"
+    n = charts.of({quality.judged[name].figures.pictures for name in plan.curve()})
     words = "; ".join(f"{name} {quality.judged[name].figures.kernel.value:.2f}" for name in plan.curve())
     return Plot("steps-quality", f"{title} ({n} pictures a point)", f"Kernel distance to real pictures: {words}.",
                 lambda inches: charts.draw_steps(quality, inches), source=tables.heading(quality),

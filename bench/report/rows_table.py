@@ -115,7 +115,7 @@ def _pictures(row: Row, beside: Beside) -> Cell:
         return Cell(quality_in_short(row), known)
     low, high = lost.interval
     said = verdict(row, beside)[0].lower() or "reported"
-    return Cell(f"{said}: {lost.value:.2f} [{low:.2f}, {high:.2f}]", lost.value)
+    return Cell(f"{said}: {lost.value:.3f} [{low:.3f}, {high:.3f}]", lost.value)
 
 
 def _pays(cost: Cost, text: str) -> float | None:

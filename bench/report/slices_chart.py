@@ -22,9 +22,10 @@ def plot(measurement: Measurement) -> Plot | None:
         return None
     pairs = sum(len(r.pairs) for r in rows)
     disturbed = sum(bool(p.get("disturbed")) for r in rows for p in r.pairs)
+    beside = f"{disturbed:,} ran beside other work" if measurement.watched else "what ran beside was not recorded"
     widest = max(rows, key=_spread)
     title = (f"All {pairs:,} pairs of slices: the middle half of the widest row, {widest.name}, spans "
-             f"{_spread(widest):.0%}; {disturbed:,} ran beside other work")  # fmt: skip
+             f"{_spread(widest):.0%}; {beside}")  # fmt: skip
     words = "; ".join(f"{r.name}: {len(r.pairs)} pairs in {len(r.log_ratios())} processes" for r in rows)
     note = "A dot: time of a step over the reference’s step beside it. A lane: a fresh process. Hollow: disturbed."
     return Plot("slices", title, f"Each pair of slices as a dot. {words}.", lambda inches: _draw(rows, inches, pairs),

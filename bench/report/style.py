@@ -84,8 +84,9 @@ class Plot:
     def _file(self, form: str, **how) -> bytes:
         with styled():
             figure = self.draw(FILE_INCHES)
-            title = wrapped(self.title, 95)
-            small = wrapped(" ".join(filter(None, (self.note, self.source))), 165)
+            share = figure.get_figwidth() / FILE_INCHES  # of the letters that a line of a whole width holds
+            title = wrapped(self.title, round(92 * share))
+            small = wrapped(" ".join(filter(None, (self.note, self.source))), round(165 * share))
             figure.suptitle(title, x=0.008, ha="left", fontsize=11.5, fontweight="bold", linespacing=1.25)
             figure.supxlabel(small, x=0.008, ha="left", fontsize=6.5, color=colour("quiet"))
             figure.set_figheight(figure.get_figheight() + 0.22 * title.count("\n") + 0.11 * small.count("\n") + 0.4)

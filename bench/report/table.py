@@ -87,7 +87,7 @@ def quality_in_short(row: Row) -> str:
         return "reported only" if not row.verdict[0] else verdict
     loss = row.figures.losses["kernel"]
     low, high = loss.interval
-    return f"{verdict}: {loss.value:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{verdict}: {loss.value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _cost(cost: Cost) -> dict[str, Any]:
         "gflop_an_image": None if cost.flop_an_image is None else cost.flop_an_image / 1e9,
         "roof_share": cost.roof_share,
         **_interval("energy_an_image_j", cost.energy_an_image_j),
-        "disturbed_slices": cost.disturbed[0],
+        "disturbed_slices": None if cost.disturbed is None else cost.disturbed[0],
         "implausible": cost.implausible,
         "evidence": cost.evidence,
     }  # fmt: skip
@@ -189,6 +189,17 @@ def markdown(measurement: Measurement) -> str:
     return "\n".join(lines) + "\n"
 
 
+IN_SHORT = ("row", "ms/step", "steps", "speed-up [95 %]", "over textbook", "quality", "first call s", "memory MiB")
+
+
+def in_short(measurement: Measurement) -> str:
+    """The rows that have figures, with the columns that a README has room for."""
+    picked = [COLUMNS.index(name) for name in IN_SHORT]
+    rows = [row for name in measurement.rows if (row := measurement.row(name)).status == "ok"]
+    lines = [[cells(row)[i] for i in picked] for row in rows]
+    return "\n".join(_table(IN_SHORT, lines))
+
+
 LEGEND = (
     "Speed-up: of a whole run, over `reference`, from interleaved pairs of slices; in brackets the 95 % interval "
     "over fresh processes. `~`: extrapolated from the median step, not timed whole. Same-noise error: largest "
@@ -231,11 +242,17 @@ def _batch_axis(measurement: Measurement) -> list[str]:
 
 def _table(head, rows) -> list[str]:
     clean = [[safe(cell).replace("|", "\\|") for cell in row] for row in rows]
+    columns = list(zip(*clean)) or [()] * len(head)
     return [
         "| " + " | ".join(head) + " |",
-        "|" + "|".join([" --- "] + [" ---: "] * (len(head) - 2) + [" --- "]) + "|",
+        "|" + "|".join(" ---: " if i and _numbers(column) else " --- " for i, column in enumerate(columns)) + "|",
         *("| " + " | ".join(row) + " |" for row in clean),
     ]
+
+
+def _numbers(cells) -> bool:
+    """Whether a column holds figures, which stand to the right, one's digits below the other's."""
+    return all(cell[:1] in "~–-0123456789" for cell in cells)
 
 
 def safe(text: str) -> str:
@@ -247,9 +264,16 @@ def shown(interval: Interval | None) -> str:
     """A ratio with its interval, to three digits."""
     if interval is None:
         return "–"
+    if interval.low == interval.high == 1:
+        return "1"  # over itself
     if interval.low != interval.low:
-        return f"{interval.value:.3g} [no interval: one process]"
-    return f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
+        return f"{three(interval.value)} [no interval: one process]"
+    return f"{three(interval.value)} [{three(interval.low)}, {three(interval.high)}]"
+
+
+def three(ratio: float) -> str:
+    """Three digits, zeros at the end too: `1.00` does not look as if it were exact."""
+    return f"{ratio:,.0f}" if ratio >= 999.5 else f"{ratio:#.3g}".rstrip(".")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from bench.contenders import REFERENCE
 from bench.measurement import Measurement, Row
 from bench.quality.classifier import Accuracy
+from bench.quality.equivalence import EQUIVALENT, UNSURE
 from bench.quality.judging import judge, noise, real_test
 from bench.quality.tables import shown as kernel_shown
 from bench.report.table import _table, shown
@@ -30,6 +31,12 @@ CLAIMS = (
     Claim("half precision (float16)", "autocast-fp16", "1.5–2×", "minimal"),
     Claim("batched guidance", "batched-cfg", "", ""),
 )
+# when a row that draws other pictures is of use, by what is known of them
+ACCEPTABLE = {
+    EQUIVALENT: "where other pictures of the same quality will do",
+    UNSURE: "where pictures that are not shown to be as good will do",
+    "": "where its loss is acceptable",
+}
 HEAD = (
     "technique", "row", "claimed speed-up", "measured, over textbook [95 %]", "claimed quality loss",
     "measured: kernel distance lost [95 %]", "label accuracy [95 %]", "when to use",
@@ -110,8 +117,8 @@ def when_to_use(row: Row) -> str:
         return "no effect that can be told from noise here"
     pays = _break_even(row)
     if row.lossless:
-        return pays if pays else f"always{pays}"
-    return "when other pictures are acceptable: " + ("check quality" if row.steps > 100 else "drafts, previews")
+        return pays or "always"
+    return "; ".join(filter(None, (ACCEPTABLE[row.verdict[0]], pays)))
 
 
 def _break_even(row: Row) -> str:

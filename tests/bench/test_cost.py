@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from bench.cost import Cost, best_uncompiled
 from bench.inspection import Inspection
 from bench.measurement import Measurement
 from bench.memory import PARTS, PHASES
-from bench.report import cost_table, memory_chart, profile_chart, table
+from bench.report import cost_table, memory_chart, method, profile_chart, slices_chart, table
 from bench.workload import workload
 from tests.bench.synthetic import first_call, measurement, pairs, segments
 
@@ -173,6 +174,31 @@ def test_disturbed_slices_are_counted_and_kept() -> None:
         pair["disturbed"] = i == 0
     assert Cost(job.row("compiled")).disturbed == (1, 3)
     assert len(job.row("compiled").pairs) == 3
+    assert dict(method.facts(job))["contamination"].startswith(f"1 of {len(job.of('pair'))} pairs")
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_where_nobody_watched_no_slice_is_called_undisturbed(watched: bool) -> None:
+    job = made()
+    if watched:
+        job.of("pair")[0]["steal_s"] = 0.01  # of a calm machine most pairs say nothing at all
+    assert Cost(job.row("compiled")).disturbed == ((0, 3) if watched else None)
+    assert dict(method.facts(job))["contamination"].startswith("0 of") == watched
+    assert ("0 ran beside other work" in slices_chart.plot(job).title) == watched
+    assert ("not recorded" in cost_table.time_markdown(job)) != watched
+    assert table.frame(job).disturbed_slices.notna().any() == watched
+
+
+def test_every_line_of_every_table_has_a_cell_for_each_heading() -> None:
+    job = made()
+    job.rows += ["ddim", "tf32"]
+    job.events += [{"event": "error", "row": "ddim", "process": -1, "message": "it | broke"},
+                   {"event": "unavailable", "row": "tf32", "message": "needs CUDA"}]  # fmt: skip
+    for text in (cost_table.markdown(job), table.markdown(job)):
+        for block in text.split("\n\n"):
+            lines = [line for line in block.splitlines() if line.startswith("|")]
+            cells = {len(re.split(r"(?<!\\)\|", line)) for line in lines}
+            assert len(cells) <= 1, lines
 
 
 def test_the_tables_fill_what_a_cpu_can_fill_and_mark_the_rest() -> None:

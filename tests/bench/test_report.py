@@ -156,6 +156,12 @@ def test_the_markdown_holds_every_row_in_whole_cells(tmp_path) -> None:
     assert "~" in next(line for line in lines if line.startswith("| batched-cfg |"))
 
 
+def test_figures_stand_to_the_right_and_words_to_the_left() -> None:
+    rule = table._table(("row", "ms", "why", "count"), [["a", "1.5", "it broke", "–"], ["b", "~2", "", "12"]])[1]
+    assert rule == "| --- | ---: | --- | ---: |"
+    assert table._table(("row", "ms"), [])[1].count("|") == 3
+
+
 def test_a_reason_of_several_lines_stays_in_its_cell() -> None:
     event = {"event": "error", "row": "ddim", "process": 0, "message": "one\ntwo"}
     lines = table.markdown(measurement(["reference", "ddim"], [event])).splitlines()
@@ -230,4 +236,4 @@ def test_a_ladder_and_a_report_of(case: str, tmp_path) -> None:
 def test_one_process_gives_no_interval_and_says_so() -> None:
     made = measurement(["reference", "ddim"], pairs("ddim", {0: [0.5]}))
     assert math.isnan(made.row("ddim").speedup.low)
-    assert "2 [no interval: one process]" in table.markdown(made)
+    assert "2.00 [no interval: one process]" in table.markdown(made)

@@ -18,6 +18,7 @@ from bench.quality.judging import Figures
 from bench.quality.record import Judged, Quality
 from bench.quality.same_noise import Divergence
 from bench.quality.trial import GOOD, Power, Tried
+from bench.report import quality_chart
 from tests.bench.synthetic import ENVIRONMENT
 
 N = 200
@@ -174,6 +175,17 @@ def test_mistakes_are_refused_in_one_sentence(options: list[str], why: str, tmp_
     error = capsys.readouterr().err
     assert why in error
     assert error.count("\n") == 1
+
+
+def test_the_chart_says_from_how_few_steps_on_a_loss_is_seen() -> None:
+    title = quality_chart.steps(made_up()).title
+    assert title.startswith("Down to 50 ancestral steps no loss of kernel distance is seen; 25 lose 0.100 [0.08")
+    assert title.endswith("(200 pictures a point)")
+    found = made_up()
+    for steps in plan.STEPS[1:]:
+        point = found.judged[f"ancestral-{steps}"]
+        found.judged[f"ancestral-{steps}"] = replace(point, figures=figures(lost=0.1))
+    assert quality_chart.steps(found).title.startswith("Every cut costs quality; 500 lose 0.100 [")
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_what_states_no_budget_is_reported_and_never_gated() -> None:
     row = made.row("textbook-strided")
     assert row.status == "ok"
     assert not row.amber
-    assert table.quality_in_short(row).startswith("reported: 9.00 [")
+    assert table.quality_in_short(row).startswith("reported: 9.000 [")
     assert "9.000 [" in textbook_table.markdown(made)
 
 

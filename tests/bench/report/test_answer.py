@@ -26,7 +26,7 @@ def judged(**verdicts: str) -> Beside:
 
 def test_the_fastest_that_changes_nothing_is_named_with_its_interval() -> None:
     said, _ = answer.sentences(made(batched_cfg=0.8, compiled=0.5, ddim=0.9), Beside())
-    assert said.startswith("**compiled** changes no picture and is **2 [")
+    assert said.startswith("**compiled** changes no picture and is **2.00 [")
     assert "batched-cfg" not in said
 
 

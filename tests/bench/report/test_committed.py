@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from bench import store
-from bench.report import contents, sources
+from bench.environment import ROOT
+from bench.report import contents, sources, table
 
 PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
 CLOSE = 2.0  # grey levels of 255, the mean over a figure: another platform may smooth an edge otherwise
@@ -44,3 +45,9 @@ def test_what_is_committed_is_rebuilt(stored: Path) -> None:
         else:
             assert by_pixels(before.decode()) == by_pixels(raw.decode()), name
     assert (folder / "report.html").stat().st_size < 6 * 2**20
+
+
+def test_the_readme_shows_the_newest_table() -> None:
+    """Made by `bench.report.table.in_short`."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table.in_short(store.load(store.newest(machine="amd-epyc-avx512-2cpu"))) in readme

@@ -2,10 +2,13 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import pytest
 
 from bench.measurement import Measurement
-from bench.report import figures, style
+from bench.quality import divergence
+from bench.quality.same_noise import Divergence
+from bench.report import figures, style, table
 from bench.report.sources import Beside
 from tests.bench.synthetic import everything
 
@@ -55,6 +58,31 @@ def test_every_figure_says_its_message_and_has_words_in_its_place(drawn) -> None
             assert len(plot.title.split()) >= 4
             assert len(plot.alt.split()) >= 8
             assert 'role="img" aria-label="' in plot.inline()[0][1]
+
+
+def test_a_power_of_ten_is_text_and_no_formula() -> None:
+    found = {"row": Divergence((9, 5, 0), (1e-6, 1e-3, 1e-2), (1e-6,) * 3, (1e-7,) * 3, 2.0, True, False)}
+    with style.styled():
+        figure = divergence.draw(found, style.NARROW_INCHES)
+        figure.draw_without_rendering()
+        texts = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+        plt.close(figure)
+    assert {"10⁻⁶", "10⁻³"} <= set(texts)
+    assert "$" not in "".join(texts)
+
+
+def test_a_title_is_as_wide_as_its_figure() -> None:
+    title = "Of thirteen rows four draw the pictures of the reference to within one grey level of all"
+    plot = style.Plot("narrow", title, "words", lambda inches: plt.subplots(figsize=(4, 1))[0])
+    lines = [line for line in re.findall(r"<text[^>]*>([^<]+)</text>", plot.svg().decode()) if line[0].isalpha()]
+    assert " ".join(lines) == title
+    assert max(map(len, lines)) < 40
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(1.0, "1.00"), (0.99, "0.990"), (20.04, "20.0"), (100.2, "100"),
+                                             (1234.5, "1,234"), (0.0834, "0.0834"), (999.6, "1,000")])  # fmt: skip
+def test_a_ratio_has_three_digits_at_its_end_too(ratio: float, text: str) -> None:
+    assert table.three(ratio) == text
 
 
 def test_a_greys_share_of_ink_is_kept() -> None:
