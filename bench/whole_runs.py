@@ -16,34 +16,39 @@ TELLING = ("all-lossless", "all-lossless-cuda", "all-together", "all-together-cu
 PART_S = 0.7  # a run is taken in parts of about this length, in turn with every other row's
 REPEAT_S = 5.0  # a run shorter than this is taken more than once, within these seconds
 MOST_RUNS = 10
+REFERENCE_RUNS = 2  # where they fit: what disturbs the one run of the reference moves the ratio of every row
 
 
-def affordable(cost_s: dict[str, float], seconds: float) -> list[str]:
-    """The rows to run whole in the time: the reference (without it the others have no ratio), the telling, the rest."""
+def affordable(cost_s: dict[str, float], seconds: float) -> dict[str, int]:
+    """The rows to run whole in the time, and how often each.
+
+    The reference first (without it the others have no ratio), then the telling, then the rest, the cheapest first.
+    """
 
     def key(name: str) -> tuple[bool, bool, float]:
         return name != REFERENCE, name not in TELLING, cost_s[name]
 
-    chosen = []
+    chosen = {}
     for name in sorted(cost_s, key=key):
-        takes_s = max(cost_s[name], min(REPEAT_S, MOST_RUNS * cost_s[name]))
-        if takes_s <= seconds:
-            chosen.append(name)
-            seconds -= takes_s
+        runs = max(1, min(MOST_RUNS, int(REPEAT_S / cost_s[name])))
+        if name == REFERENCE and REFERENCE_RUNS * cost_s[name] <= seconds:
+            runs = max(runs, REFERENCE_RUNS)
+        if runs * cost_s[name] <= seconds:
+            chosen[name] = runs
+            seconds -= runs * cost_s[name]
     return chosen
 
 
-def schedule(cost_s: dict[str, float], rng: random.Random) -> list[tuple[str, int, int, int]]:
+def schedule(runs: dict[str, int], cost_s: dict[str, float], rng: random.Random) -> list[tuple[str, int, int, int]]:
     """In which order to take the parts: (row, run, part, parts of a run), each row's spread over the whole time.
 
     cost_s: wall seconds of a whole run of each row.
     """
     order = []
-    for name, seconds in cost_s.items():
-        runs = max(1, min(MOST_RUNS, int(REPEAT_S / seconds)))
-        parts = max(1, round(seconds / PART_S))
-        for i in range(runs * parts):
-            order.append(((i + rng.random()) / (runs * parts), name, *divmod(i, parts), parts))
+    for name, count in runs.items():
+        parts = max(1, round(cost_s[name] / PART_S))
+        for i in range(count * parts):
+            order.append(((i + rng.random()) / (count * parts), name, *divmod(i, parts), parts))
     return [one[1:] for one in sorted(order)]
 
 
@@ -65,7 +70,7 @@ def measure(
     chosen = affordable(cost_s, seconds)
     seed = stage.workload.seed
     states, noises, faulty = {}, {}, set()
-    order = schedule({name: cost_s[name] for name in chosen}, rng)
+    order = schedule(chosen, cost_s, rng)
     for done, (name, run, part, parts) in enumerate(order):
         if name in faulty:
             continue
