@@ -132,6 +132,19 @@ class Row:
         """What a contender that is not a shipped one says of itself."""
         return next(iter(self.measurement.of("contender", self.name)), {})
 
+    @property
+    def origin(self) -> str:
+        """The module of a contender that is not a shipped one, as `--contenders` names it; '' for a shipped one."""
+        return "" if self.name in CONTENDERS else self._claim.get("of") or ""
+
+    @property
+    def budget(self) -> equivalence.Budget | None:
+        """What its pictures may lose, where it states that."""
+        if self.name in CONTENDERS:
+            return CONTENDERS[self.name].budget
+        stated = self._claim.get("budget")
+        return equivalence.Budget(**stated) if stated else None
+
     @cached_property
     def status(self) -> str:
         """'ok', 'red' (raised, or claims to change no picture and does), 'grey', or 'missing'."""
@@ -184,7 +197,7 @@ class Row:
     @cached_property
     def verdict(self) -> tuple[str, str]:
         """EQUIVALENT, WORSE or UNSURE against the row's own budget and why; '' where it has none."""
-        budget = CONTENDERS[self.name].budget if self.name in CONTENDERS else None
+        budget = self.budget
         if budget is None:
             return "", ""
         if self.figures is None or not self.figures.losses:

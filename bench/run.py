@@ -4,6 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,7 +68,8 @@ def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str
     job = Measurement(workload, found, names, _now(), command)
     for contender in (known[name] for name in names if name not in CONTENDERS):
         job.events.append({"event": "contender", "row": contender.name, "lossless": contender.lossless,
-                           "changes": contender.changes})  # fmt: skip
+                           "changes": contender.changes, "of": plant,
+                           "budget": contender.budget and asdict(contender.budget)})  # fmt: skip
     for name in names:
         if why := known[name].unavailable(workload.device) or unfit(known[name], workload):
             job.events.append({"event": "unavailable", "row": name, "message": why})

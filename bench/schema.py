@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from bench.quality.equivalence import Budget
 from bench.quality.judging import Figures
 from bench.quality.same_noise import Divergence
 from sampler.errors import UsageError
@@ -79,6 +80,7 @@ EVENTS: dict[str, dict[str, Check]] = {
 # events that are a record of their own: what makes the record again
 RECORDS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "divergence": Divergence.from_json, "quality": lambda event: Figures.from_json(event["figures"]),
+    "contender": lambda event: event.get("budget") and Budget(**event["budget"]),
 }  # fmt: skip
 
 

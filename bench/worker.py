@@ -139,7 +139,14 @@ class Work:
 
     def judge(self, rows: list[str], seconds: float) -> None:
         """What the pictures of the rows that draw others are worth."""
+        stop_at = time.monotonic() + seconds
         judged.measure(self.workload, rows, seconds, self.emit)
+        for contender in self.rows:
+            if contender.name in rows and contender.name not in CONTENDERS:
+                try:
+                    judged.measure_own(self.workload, contender, stop_at - time.monotonic(), self.emit)
+                except Exception as error:  # somebody's code; any fault of a row is that row's
+                    self.fault(contender.name, error)
 
     def fault(self, row: str, error: Exception) -> None:
         self.emit(event="error", row=row, message=in_one_line(error))

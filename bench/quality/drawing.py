@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -140,11 +141,20 @@ def read(point: Point, samples: int, store: Path) -> Drawn | None:
     paths = [folder(point, store) / f"{shard:04d}.npz" for shard in range(-(-samples // point.shard))]
     if not paths or not all(path.exists() for path in paths):
         return None
-    shards = [np.load(path) for path in paths]
-    pixels = torch.from_numpy(np.concatenate([shard["images"] for shard in shards]))
+    shards = [_shard(path) for path in paths]
+    pixels = torch.from_numpy(np.concatenate([images for images, _ in shards]))
     labels = torch.arange(len(pixels)) % max(1, _model(point.model, point.device).classes)
-    cpu_s = sum(float(shard["cpu_s"]) for shard in shards)
+    cpu_s = sum(seconds for _, seconds in shards)
     return Drawn(pixels.float().div(127.5).sub(1), labels, cpu_s, point.digest).first(samples)
+
+
+def _shard(path: Path) -> tuple[np.ndarray, float]:
+    """The pictures of a shard, and what drawing them took."""
+    try:
+        with np.load(path) as stored:
+            return stored["images"], float(stored["cpu_s"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} holds no whole pictures ({error}); remove it, and they are drawn again") from None
 
 
 def kept(point: Point, store: Path) -> Drawn | None:
@@ -157,12 +167,21 @@ def kept(point: Point, store: Path) -> Drawn | None:
 
 def draw_now(point: Point, samples: int) -> tuple[Tensor, Tensor]:
     """The point's first samples and their labels, eagerly, in this process: the same up to rounding."""
-    model, variant = _model(point.model, point.device), point.eager
-    sampler = _sampler(point.model, point.device, variant, point.guidance, samples)
-    noise = PhiloxNoise(point.seed, range(samples))
-    images = run(sampler, initial_noise(model, point.path, noise, samples), point.path, noise)
+    model = _model(point.model, point.device)
+    return drawn_by(point.eager, model, point.path, samples, point.guidance, point.seed)
+
+
+def drawn_by(
+    variant: Variant, model: Model, path: Trajectory, samples: int, scale: float, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Samples of a seed, as saved in 8 bits, and their labels: all at once, by this very variant."""
+    labels = torch.arange(samples) % max(1, model.classes)
+    condition = model.condition(labels) if model.classes else None
+    sampler = build(variant, model.network, condition, scale if condition is not None else 1.0)
+    noise = PhiloxNoise(seed, range(samples))
+    images = run(sampler, initial_noise(model, path, noise, samples), path, noise)
     grey = (to_unit(images.float().cpu()) * 255).round()
-    return grey.div(127.5).sub(1), torch.arange(samples) % max(1, model.classes)
+    return grey.div(127.5).sub(1), labels
 
 
 def begin_process() -> None:

@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.contenders import CONTENDERS
+from bench.contenders import CONTENDERS, Contender
 from bench.environment import ROOT
 from bench.quality import drawing, plan, trial
 from bench.quality.drawing import Point
 from bench.quality.equivalence import LEAST
 from bench.quality.judging import Seen, judge, see
 from bench.workload import Workload
+from sampler.models import load_model
 
 STORE = ROOT / "results" / "scratch" / "quality"
 FEW = 60  # pictures drawn of a row of which none were: three shards
@@ -47,6 +48,21 @@ def measure(workload: Workload, names: Iterable[str], seconds: float, emit, stor
         reference = _seen(points[plan.REFERENCE], store) or trial.shipped("reference")
         figures = judge(seen.first(min(len(seen), len(reference))), reference)
         emit(event="quality", row=name, point=point.name, digest=point.digest, source=source, figures=figures.json())
+
+
+def measure_own(workload: Workload, contender: Contender, seconds: float, emit, store: Path = STORE) -> None:
+    """The same for a row that is not shipped and draws other pictures: `FEW`, drawn by what was timed, kept nowhere."""
+    if judgeable(workload) or contender.lossless or contender.loop is not None or contender.textbook:
+        return
+    model = load_model(workload.model, workload.device)
+    path = contender.path(model, workload.steps)
+    if path.steps * FEW * PICTURE_STEP_S >= seconds:
+        return
+    emit(event="doing", text=f"judging the pictures of {contender.name}")
+    seen = see(*drawing.drawn_by(contender.variant, model, path, FEW, workload.guidance))
+    reference = _seen(plan.points(workload.device)[plan.REFERENCE], store) or trial.shipped("reference")
+    figures = judge(seen, reference)
+    emit(event="quality", row=contender.name, point="", digest="", source="drawn now", figures=figures.json())
 
 
 def _seen(point: Point, store: Path) -> Seen | None:

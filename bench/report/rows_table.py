@@ -133,7 +133,8 @@ def command_line(row: Row) -> str:
              for name in ("preset", "device", "model", "batch", "steps", "guidance", "threads")
              if (value := getattr(w, name)) != plain[name]]  # fmt: skip
     rows = "" if row.name == REFERENCE else f"--rows {shlex.quote(row.name)}"
-    return " ".join(filter(None, ["python -m bench run", rows, *asked]))
+    of = f"--contenders {shlex.quote(row.origin)}" if row.origin else ""
+    return " ".join(filter(None, ["python -m bench run", of, rows, *asked]))
 
 
 def finite(value: float | str | None) -> float | str | None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from bench.contenders import CONTENDERS
 from bench.cost import FIRST_CALL_PARTS, Cost
 from bench.measurement import Measurement, Row
 from bench.memory import PARTS
@@ -62,7 +61,7 @@ def _quality(row: Row) -> dict[str, Any]:
     """Layer 1: the largest share of its bound; layer 2: verdict, pictures, and what they lose, with budgets."""
     d, f = row.divergence, row.figures
     losses = {} if f is None else f.losses
-    budget = CONTENDERS[row.name].budget if row.name in CONTENDERS else None
+    budget = row.budget
     found: dict[str, Any] = {
         "same_noise_share_of_bound": None if d is None else d.nearest,
         "same_bits": None if d is None else d.same_bits,

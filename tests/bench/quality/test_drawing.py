@@ -9,6 +9,7 @@ import torch
 
 from bench.quality import content, drawing, plan
 from bench.quality.drawing import BATCHED, Point
+from sampler.errors import UsageError
 from sampler.models import load_model
 from sampler.noise import PhiloxNoise
 from sampler.textbook import textbook_strided
@@ -52,6 +53,15 @@ def test_nothing_is_drawn_twice_and_what_is_missing_is(store: Path, monkeypatch)
     drawing.draw(points, [("two", 40)], store, 1, said.append)
     assert (folder / "0000.npz").stat().st_mtime_ns == kept
     assert np.array_equal(np.load(folder / "0001.npz")["images"], second)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK half an archive", b"nothing of the kind"])
+def test_a_damaged_shard_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    point = plan.points()["ddim-10"]
+    (where := drawing.folder(point, tmp_path)).mkdir()
+    (where / "0000.npz").write_bytes(content)
+    with pytest.raises(UsageError, match=r"0000.npz holds no whole pictures .* remove it"):
+        drawing.kept(point, tmp_path)
 
 
 def test_whatever_decides_pictures_is_in_the_digest() -> None:

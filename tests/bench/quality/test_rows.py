@@ -1,18 +1,19 @@
 """Quality in the row of the speed table: what voids a speed-up, what leaves it amber, and what is only reported."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from bench import __main__
 from bench.__main__ import failures, unsure
-from bench.contenders import CONTENDERS
+from bench.contenders import AT_FEWER_STEPS, CONTENDERS, Contender, ddim_path
 from bench.environment import ROOT
 from bench.quality import judged, plan
 from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE, Loss
 from bench.quality.judging import Figures
-from bench.report import table, textbook_table
+from bench.report import rows_table, table, textbook_table
 from bench.workload import workload
+from sampler.variants import VARIANTS
 from tests.bench.synthetic import first_call, measurement, pairs
 
 
@@ -82,7 +83,7 @@ def test_every_lossy_row_that_promises_something_can_be_judged() -> None:
 def test_a_speed_run_judges_what_is_kept_and_draws_what_is_cheap(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(judged, "FEW", 50)
     events: list[dict] = []
-    judged.measure(workload("quick"), ["ddim", "textbook"], 10.1, lambda **e: events.append(e), tmp_path)
+    judged.measure(workload("quick"), ["ddim", "textbook"], 100.0, lambda **e: events.append(e), tmp_path)
     found = [e for e in events if e["event"] == "quality"]
     assert [(e["row"], e["source"]) for e in found] == [("ddim", "drawn now")]  # 1,000 steps do not fit
     figures = Figures.from_json(found[0]["figures"])
@@ -91,6 +92,36 @@ def test_a_speed_run_judges_what_is_kept_and_draws_what_is_cheap(tmp_path, monke
     low, high = figures.losses["kernel"].interval
     assert high - low > 0.05  # honest: so few say little
     assert figures.losses["kernel"].lower < CONTENDERS["ddim"].budget.kernel
+
+
+MINE = Contender("mine", "ten steps", VARIANTS["batched-cfg"], ddim_path(1 / 100), lossless=False,
+                 budget=replace(AT_FEWER_STEPS, reason="mine"))  # fmt: skip
+
+
+@pytest.mark.parametrize(("lost", "verdict", "status"), [(0.0, EQUIVALENT, "ok"), (0.5, WORSE, "red")])
+def test_a_row_of_ones_own_is_held_to_the_budget_that_it_states(lost: float, verdict: str, status: str) -> None:
+    said = {"event": "contender", "row": "mine", "lossless": False, "changes": "ten steps", "of": "my rows.py",
+            "budget": asdict(MINE.budget)}  # fmt: skip
+    made = run_of(said, quality("mine", lost, 0.01), rows=("mine",))
+    row = made.row("mine")
+    assert row.budget == MINE.budget
+    assert (row.verdict[0], row.status) == (verdict, status)
+    assert rows_table.command_line(row) == "python -m bench run --contenders 'my rows.py' --rows mine"
+    made.events[-2]["budget"] = None
+    assert run_of(said, quality("mine", lost, 0.01), rows=("mine",)).row("mine").verdict == ("", "")
+
+
+def test_pictures_of_a_row_of_ones_own_are_drawn_by_it_and_judged(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(judged, "FEW", 50)
+    events: list[dict] = []
+    for contender in (MINE, replace(MINE, name="same", lossless=True, budget=None)):
+        judged.measure_own(workload("quick"), contender, 60.0, lambda **e: events.append(e), tmp_path)
+    (found,) = [e for e in events if e["event"] == "quality"]
+    figures = Figures.from_json(found["figures"])
+    assert (found["row"], figures.pictures) == ("mine", 50)
+    assert figures.losses["kernel"].value > 0
+    judged.measure_own(workload("quick"), MINE, 1.0, lambda **e: pytest.fail("there was no time"), tmp_path)
+    judged.measure_own(workload("quick", steps=20), MINE, 60.0, lambda **e: pytest.fail("not judgeable"), tmp_path)
 
 
 @pytest.mark.parametrize("other", [{"steps": 20}, {"guidance": 1.0}, {"model": "cifar10-size"}])
