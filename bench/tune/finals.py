@@ -20,9 +20,11 @@ from bench.tune.quality import Judge, Judged
 from bench.tune.race import Standing
 from bench.tune.record import most_bytes
 from bench.tune.space import BY_NAME, SEAMS, contender, name_of, with_value
+from sampler.errors import UsageError
 
 FINALISTS = 2  # beside the reference
 PROCESSES = 3  # fresh ones in which they are timed
+TIMED_SHARE, LEAST_S = 0.6, 15.0  # of the seconds left for that, what is not for building; and as many at least
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,6 @@ class Finals:
         """The first of the ranking that keep the budgets, inspected; fewer where there are no more."""
         waiting: Iterator[Entry] = iter(ranked)
         finalists: list[str] = []
-        if REFERENCE not in self.job.rows:
-            self._inspect([REFERENCE])
         while len(finalists) < FINALISTS:
             batch = []
             for entry in waiting:
@@ -85,13 +85,15 @@ class Finals:
                     break
             if not batch:
                 break
-            self._inspect([name for name in batch if name not in self.job.rows])
+            self._inspect([name for name in (REFERENCE, *batch) if name not in self.job.rows])
+            if reason := self.job.row(REFERENCE).reason:
+                raise UsageError(f"the reference itself failed: {reason}")
             finalists += [name for name in batch if self._passes(name, left_s)]
         return finalists
 
     def time(self, finalists: list[str], seconds: float) -> None:
         """Pairs with the reference in fresh processes, and a whole run of each."""
-        self.job.workload = replace(self.job.workload, budget_s=max(10.0, seconds))
+        self.job.workload = replace(self.job.workload, budget_s=max(LEAST_S, seconds * TIMED_SHARE))
         time_rows(self.job, [REFERENCE, *finalists], self.task, self.say)
         for name in finalists:
             if reason := self.job.row(name).reason:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.tune import answer, batch, outputs, stored, tuner
+from bench.tune import answer, batch, contest, finals, outputs, stored, tuner
 from bench.tune.asked import Asked
 from bench.tune.contest import Contest
 from bench.tune.journal import Journal
@@ -12,12 +12,13 @@ from bench.tune.record import Tuning, load
 from bench.workload import workload
 from sampler.errors import UsageError
 
+pytestmark = pytest.mark.slow
 TINY = "tests.bench.tune.tiny"
 
 
 @pytest.fixture(scope="module")
 def question() -> Asked:
-    return Asked(workload("quick", model=f"{TINY}:make", batch=2), budget_s=60.0, contenders=TINY)
+    return Asked(workload("quick", model=f"{TINY}:make", batch=2), budget_s=40.0, contenders=TINY)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,9 @@ def tuned(question, tmp_path_factory):
     """A search among rows that compile nothing and three that must never win, and what is stored of it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXX", "/nowhere/c++")  # no row compiles: this takes seconds
-        patch.setattr(tuner, "MOST_ROUNDS", 120)
+        patch.setattr(contest, "PROCESSES", 1)
+        patch.setattr(finals, "PROCESSES", 2)
+        patch.setattr(finals, "LEAST_S", 5.0)
         folder = tmp_path_factory.mktemp("tune")
         said: list[str] = []
         tuning = tuner.tune(question, folder, Journal(None, {}), said.append, "python -m bench tune")
@@ -71,9 +74,9 @@ def test_a_file_that_is_no_tuning_is_refused(tmp_path):
         load(tmp_path / "a.json")
 
 
-def test_an_impossible_time_budget_says_by_how_much(question):
+def test_an_impossible_time_budget_says_by_how_much(question, tmp_path):
     with pytest.raises(UsageError, match=r"time budget of 0.5 s cannot be met: \d+ s went into building .* more than"):
-        tuner.tune(replace(question, budget_s=0.5), None, Journal(None, {}), lambda text: None, "")
+        tuner.tune(replace(question, budget_s=0.5), tmp_path, Journal(None, {}), lambda text: None, "")
 
 
 def test_memory_picks_a_smaller_batch_or_says_what_one_image_takes(question):
