@@ -58,7 +58,7 @@ def _tune(tuning: Tuning, results: Path, journal: Journal, say: Say) -> None:
             _race_all(tuning, contest, lambda now: Search(allowed, now, frozenset(forbidden)), extra, journal, say)
             contest.end()
             standing = _standing(tuning, journal)
-            if not standing.times and len(standing.rows) > 1:
+            if not standing.times and journal.spent_s > asked.budget_s * RACE_SHARE:
                 raise UsageError(_too_short(asked, journal))
             before = len(finals.faulty)
             tuning.finalists = finals.choose(

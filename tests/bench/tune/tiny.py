@@ -1,13 +1,14 @@
 """A network so small that a whole search takes seconds, and contenders that must never be its answer."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from bench.contenders import Contender
 from bench.tune.space import CONTENDERS as SPACE
 from sampler import Model, linear
-from sampler.posterior import Guided
-from sampler.variants import Update, Variant
+from sampler.variants import Variant, native_drawn_update
 
 STEPS = 120  # more than the last of them lives
 FAILS_AFTER = 100
@@ -40,32 +41,25 @@ def _half_done(step):
     return walk
 
 
-def _quick(x: Tensor, out: Guided, z: Tensor, row: Tensor) -> Tensor:
-    """The definition in fewer operations: what truly is fastest here, were it not for what comes with it."""
-    a, b, c, d, sigma, bound = row.unbind()
-    x0 = (a * x).addcmul_(b, torch.lerp(out.unconditional, out.conditional, out.scale), value=-1)
-    return (c * x0.clamp_(-bound, bound)).addcmul_(d, x).addcmul_(sigma, z)
-
-
 def _leaks():
-    kept = []
+    native, kept = native_drawn_update.load(), []
 
-    def apply(*of_a_step) -> Tensor:
-        kept.append(_quick(*of_a_step))
-        return kept[-1]
+    def apply(x: Tensor, *of_a_step) -> Tensor:
+        kept.append(x.clone())
+        return native(x, *of_a_step)
 
     return apply
 
 
 def _fails_late():
-    taken = 0
+    native, taken = native_drawn_update.load(), 0
 
     def apply(*of_a_step) -> Tensor:
         nonlocal taken
         taken += 1
         if taken > FAILS_AFTER:
             raise RuntimeError("planted to fail after 100 steps")
-        return _quick(*of_a_step)
+        return native(*of_a_step)
 
     return apply
 
@@ -77,8 +71,9 @@ def planted(name: str, changes: str, **seams) -> Contender:
     return Contender(name, changes, Variant(name, guide=BATCHED.variant.guide, **seams), engaged=BATCHED.engaged)
 
 
+# what truly is fastest here, the update in C++, were it not for what comes with it
 CONTENDERS = [
     planted("wrong", "takes every other step", runtime=_half_done),
-    planted("leaks", "keeps every state", update=Update(_leaks)),
-    planted("fails-late", "fails after 100 steps", update=Update(_fails_late)),
+    planted("leaks", "keeps every state", update=replace(native_drawn_update, load=_leaks), needs="cpu"),
+    planted("fails-late", "fails after 100 steps", update=replace(native_drawn_update, load=_fails_late), needs="cpu"),
 ]
