@@ -20,6 +20,7 @@ from bench.quality import divergence, folders
 from bench.report import command as report_command
 from bench.report import sources, terminal
 from bench.run import measure
+from bench.tune import command as tune_command
 from bench.update import command as update_command
 from sampler.errors import UsageError, unknown, until_the_reader_leaves
 from sampler.files import writable_folder
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     scaling.add_to(commands)
     quality_command.add_to(commands)
     folders.add_to(commands)
+    tune_command.add_to(commands)
 
     report_command.add_to(commands)
     update_command.add(commands)

@@ -18,6 +18,7 @@ from bench.report import table
 from bench.run import measure
 from sampler.errors import UsageError
 
+ONLY_BY_NAME = ("test_peers.py", "test_pasted.py")  # benchmarks beside the table: they take minutes of their own
 GATED = pytest.StashKey[GateResult]()
 MEASURED = pytest.StashKey[Measurement]()
 PATHS = pytest.StashKey[list]()
@@ -41,11 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The gate's tests run only where a revision is named, and then alone."""
+    """The gate's tests run only where a revision is named, and then alone; some others only where they are named."""
     if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
         return None
-    if collection_path.name == "test_peers.py":
-        return None if any("test_peers" in str(argument) for argument in config.args) else True
+    if collection_path.name in ONLY_BY_NAME:
+        return None if any(collection_path.stem in str(argument) for argument in config.args) else True
     judges = collection_path.name == "test_gate.py"
     return True if judges != bool(config.getoption("gate_against")) else None
 

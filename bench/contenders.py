@@ -120,7 +120,7 @@ class Contender:
             return "this CPU has no bfloat16 instructions (see the row autocast-bf16 for what it costs)"
         if self.package and importlib.util.find_spec(self.package) is None:
             return f"{self.package} is not installed"
-        if self.variant.name == "native-update":
+        if self.variant.update is VARIANTS["native-update"].update:
             from kernels import native
 
             return native.available() or ""

@@ -39,7 +39,7 @@ class Worker:
 
     def obey(self, order: dict[str, Any]) -> Iterator[Event]:
         """Give an order and yield its events; a worker that ends before `done` gives a last event 'died'."""
-        doing = ""
+        doing, row = "", None
         try:
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(order) + "\n")
@@ -53,18 +53,19 @@ class Worker:
                 continue  # the last line of a killed worker may be cut
             if event["event"] == "done":
                 return
-            doing = event.get("text", doing)
+            if event["event"] == "doing":
+                doing, row = event["text"], event.get("row")
             yield event
-        yield self._death(doing)
+        yield self._death(doing, row)
 
-    def _death(self, doing: str) -> Event:
+    def _death(self, doing: str, row: str | None) -> Event:
         self.dead = True
         code = self.process.wait()
         self._overhearing.join(timeout=2)
         tail = [line for line in self._complaints if line.strip()][-1:] or ["no message"]
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         where = f" during '{doing}'" if doing else ""
-        return {"event": "died", "message": f"{how}{where}; last words: {tail[0].strip()}"}
+        return {"event": "died", "doing": row, "message": f"{how}{where}; last words: {tail[0].strip()}"}
 
     def end(self) -> None:
         """End the process if it still runs, and take it off the system's table."""
@@ -84,6 +85,11 @@ def in_lanes(workers: list[Worker], order: dict[str, Any], lanes: int, pinned: b
     lanes = max(1, min(lanes, len(workers)))
     waiting = iter(workers)  # `next` of a list's iterator is atomic: each worker goes to one lane
     yield from _merged([((worker, order) for worker in waiting) for _ in range(lanes)], pinned)
+
+
+def each(orders: list[tuple[Worker, dict[str, Any]]], pinned: bool) -> Iterator[tuple[Worker, Event]]:
+    """Give each worker an order of its own, all side by side; events as they come."""
+    yield from _merged([iter([order]) for order in orders], pinned)
 
 
 def dealt(workers: list[Worker], orders: list[dict[str, Any]], pinned: bool) -> Iterator[tuple[Worker, Event]]:

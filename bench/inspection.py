@@ -202,6 +202,14 @@ class Inspection:
             found = same_noise.of_contender(self.stage, self.contender, self.arm.sampler)
             self.emit(event="divergence", row=self.contender.name, **found.json())
 
+    def whole(self) -> None:
+        """One whole run: it must come to its end, with pictures that are finite."""
+        start = time.perf_counter()
+        x = self.arm.advance(self.stage.x, list(range(self.arm.steps)), self.arm.noise(1, self.stage.batch))
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("its pictures hold NaN or infinity after a whole run")
+        self.emit(event="whole", row=self.contender.name, steps=self.arm.steps, seconds=time.perf_counter() - start)
+
     def start(self) -> None:
         """Wall seconds until the row is ready, from loading the weights on, and then of a step; with no meter on."""
         began = time.perf_counter()

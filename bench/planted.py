@@ -9,9 +9,11 @@ from sampler.own_models import imported
 
 @lru_cache
 def planted(module: str | None) -> tuple[Contender, ...]:
-    """Extra contenders by the module that lists them (`package.module` or `path/to/file.py`); none where none is."""
-    if not module:
-        return ()
+    """Extra contenders by the modules, apart by commas, that list them (`package.module` or `path/to/file.py`)."""
+    return tuple(contender for one in (module or "").split(",") if one for contender in _listed(one))
+
+
+def _listed(module: str) -> tuple[Contender, ...]:
     found = getattr(imported(module, f"--contenders {module}"), "CONTENDERS", None)
     if not isinstance(found, list | tuple) or not all(isinstance(c, Contender) for c in found):
         raise UsageError(f"--contenders {module} holds no list CONTENDERS of bench.contenders.Contender")

@@ -49,7 +49,7 @@ class Progress:
     def say(self, text: str) -> None:
         elapsed_s = time.monotonic() - self.start
         line = f"[{clock(elapsed_s)}] {text}"
-        lasting = " failed: " in text or "ended early" in text
+        lasting = " failed: " in text or "ended early" in text or text.startswith("dropped ")
         if self.live is None:
             if lasting or elapsed_s - self.last >= QUIET_S:
                 self.stream.write(line + "\n")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench import environment
-from bench.contenders import CONTENDERS, REFERENCE
+from bench.contenders import CONTENDERS, REFERENCE, Contender
 from bench.crew import Worker, in_lanes
 from bench.fitting import unfit
 from bench.inspection import ALONE, LOOKS
@@ -53,7 +53,7 @@ def look(
     **task: Any,
 ) -> Measurement:
     """Only inspect the rows, by these methods of `Inspection`; nothing is timed. task: what they need to know."""
-    return _worked(workload, rows, command, plant, lambda job, able: _inspect(
+    return _worked(workload, rows, command, plant, lambda job, able: inspect_rows(
         job, able, {"workload": workload.json(), "plant": plant, **task}, say, looks, ()
     ))  # fmt: skip
 
@@ -63,14 +63,10 @@ def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str
             watch: Callable[[Measurement], None] = lambda job: None) -> Measurement:  # fmt: skip
     """A measurement of the rows that can run here, filled by `work`, as far as it came."""
     known = {**CONTENDERS, **{c.name: c for c in planted(plant)}}
-    names = _chosen(rows, known)
-    found = {**environment.fingerprint(workload.device), "threads": workload.threads}
-    job = Measurement(workload, found, names, _now(), command)
-    for contender in (known[name] for name in names if name not in CONTENDERS):
-        job.events.append({"event": "contender", "row": contender.name, "lossless": contender.lossless,
-                           "changes": contender.changes, "of": plant,
-                           "budget": contender.budget and asdict(contender.budget)})  # fmt: skip
+    job = started(workload, command)
+    names = job.rows = _chosen(rows, known)
     for name in names:
+        introduce(job, known[name], plant)
         if why := known[name].unavailable(workload.device) or unfit(known[name], workload):
             job.events.append({"event": "unavailable", "row": name, "message": why})
     watch(job)
@@ -83,6 +79,20 @@ def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str
     return job
 
 
+def started(workload: Workload, command: str) -> Measurement:
+    """A measurement on this machine of which nothing is measured yet."""
+    found = {**environment.fingerprint(workload.device), "threads": workload.threads}
+    return Measurement(workload, found, [], _now(), command)
+
+
+def introduce(job: Measurement, contender: Contender, plant: str | None) -> None:
+    """Keep what a row that is no shipped one says of itself; plant: the module that lists it."""
+    if contender.name not in CONTENDERS:
+        job.events.append({"event": "contender", "row": contender.name, "lossless": contender.lossless,
+                           "changes": contender.changes, "of": plant,
+                           "budget": contender.budget and asdict(contender.budget)})  # fmt: skip
+
+
 def _measure(job: Measurement, able: list[str], say, plant: str | None) -> None:
     workload = job.workload
     task: dict[str, Any] = {"workload": workload.json(), "plant": plant}
@@ -92,10 +102,15 @@ def _measure(job: Measurement, able: list[str], say, plant: str | None) -> None:
         job.events.append({"event": "unavailable", "row": REFERENCE, "message": why})
         return
     say("inspecting each row in a process of its own: first call (what is compiled is cached), memory, proofs")
-    _inspect(job, able, task, say)
+    inspect_rows(job, able, task, say)
     if job.of("error", REFERENCE):
         raise UsageError(f"the reference itself failed: {job.row(REFERENCE).reason}")
+    time_rows(job, able, task, say)
 
+
+def time_rows(job: Measurement, able: list[str], task: dict[str, Any], say) -> None:
+    """Time rows that were inspected, in fresh processes that take turns."""
+    workload = job.workload
     rng = random.Random(f"{workload.seed} {job.started}")
     together = 1 if torch.device(workload.device).type == "cuda" else workload.processes
     budget_s, numbers = workload.budget_s, range(workload.processes)
@@ -104,7 +119,7 @@ def _measure(job: Measurement, able: list[str], say, plant: str | None) -> None:
         _time_group(job, group, able, task, share_s, rng, say, last=group[-1] == numbers[-1])
 
 
-def _inspect(
+def inspect_rows(
     job: Measurement,
     able: list[str],
     task: dict[str, Any],
@@ -113,8 +128,7 @@ def _inspect(
     alone: Sequence[str] = ALONE,
 ) -> None:
     """Look at every row in a fresh process of its own, while nothing is timed."""
-    order = [REFERENCE, *(n for n in able if n != REFERENCE)]
-    for event in inspected(task, order, looks, job.workload, _pins(job.workload), alone):
+    for event in inspected(task, able, looks, job.workload, pins(job.workload), alone):
         _take(job, event, -1, say, "inspecting")
 
 
@@ -131,14 +145,14 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
     try:
         say(f"building the rows in {len(crew)} fresh process{'es' * (len(crew) > 1)}")
         lanes = min(len(crew), os.cpu_count() or 1)
-        for worker, event in in_lanes(crew, {"do": "build"}, lanes, _pins(workload)):
+        for worker, event in in_lanes(crew, {"do": "build"}, lanes, pins(workload)):
             if event["event"] != "first_call":  # those of the preparation count: these come from its caches
                 _take(job, event, worker.number, say, f"building, process {worker.number + 1}")
         began = time.monotonic()
         whole_s = budget_s * WHOLE_SHARE if last else 0.0
 
         def give(worker: Worker, **order: Any) -> None:
-            core = rng.choice(sorted(os.sched_getaffinity(0))) if _pins(workload) else None
+            core = rng.choice(sorted(os.sched_getaffinity(0))) if pins(workload) else None
             for event in worker.obey({**order, "core": core}):
                 left_s = max(0.0, budget_s - (time.monotonic() - began))
                 label = f"process {worker.number + 1} of {workload.processes}, {left_s:.0f} s left at most"
@@ -170,7 +184,7 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
             worker.end()
 
 
-def _pins(workload: Workload) -> bool:
+def pins(workload: Workload) -> bool:
     """Whether a process is pinned to one core: on the CPU with one thread, where the system can."""
     return hasattr(os, "sched_getaffinity") and workload.threads == 1 and workload.device == "cpu"
 

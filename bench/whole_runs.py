@@ -74,7 +74,7 @@ def measure(
     for done, (name, run, part, parts) in enumerate(order):
         if name in faulty:
             continue
-        emit(event="doing", text=f"whole runs, part {done + 1} of {len(order)}")
+        emit(event="doing", text=f"whole runs, part {done + 1} of {len(order)}", row=name)
         arm = arms[name]
         if part == 0:
             states[name], noises[name] = stage.x, arm.noise(seed, stage.batch)

@@ -17,7 +17,8 @@ import torch
 
 from bench import axis, evidence, whole_runs
 from bench.clock import clock_for
-from bench.contenders import CONTENDERS, REFERENCE, Contender
+from bench.contenders import CONTENDERS, REFERENCE
+from bench.inspection import probe
 from bench.interleave import Arm, Stage, time_pair
 from bench.planted import planted
 from bench.quality import judged
@@ -43,7 +44,8 @@ class Work:
         self.tally = Tally(model.network, torch.cuda.CUDAGraph if model.device.type == "cuda" else None, COUNTED)
         self.stage = Stage(self.workload, model, self.workload.batch, share=True, tally=self.tally)
         extra = {c.name: c for c in planted(task.get("plant"))}
-        self.rows: list[Contender] = [{**CONTENDERS, **extra}[name] for name in task["rows"]]
+        self.known = {**CONTENDERS, **extra}
+        self.rows: list[str] = task["rows"]
         self.arms: dict[str, Arm] = {}
         self.clock = clock_for(self.workload.device)
         self.telemetry = telemetry_for(model.device)
@@ -51,12 +53,12 @@ class Work:
         self.step_s: dict[str, float] = {}  # wall seconds of each row's last timed step
         self.rounds = 0
 
-    def build(self) -> None:
-        """Build every row and call it once; a row that raises is reported and left out."""
+    def build(self, rows: list[str] | None = None) -> None:
+        """Build every row of the task, or these, and call it once; a row that raises is reported and left out."""
         from torch._dynamo.utils import counters
 
-        for contender in self.rows:
-            self.emit(event="doing", text=f"first call of {contender.name}")
+        for contender in (self.known[name] for name in (self.rows if rows is None else rows)):
+            self.emit(event="doing", text=f"first call of {contender.name}", row=contender.name)
             seen, hit = counters["stats"]["unique_graphs"], counters["inductor"]["fxgraph_cache_hit"]
             try:
                 arm = self.stage.arm(contender)
@@ -89,6 +91,7 @@ class Work:
                 if i and time.monotonic() > stop_at:
                     break
                 noises = (self.noises[REFERENCE], self.noises[name])
+                self.emit(event="doing", text=f"timing {name}", row=name)
                 before, began = self.telemetry.sample(), time.perf_counter()
                 try:
                     pair = time_pair(
@@ -128,6 +131,17 @@ class Work:
             self.emit(event="evidence", row=name, where="timed", seen=seen.json(),
                       findings=[list(f) for f in findings])  # fmt: skip
 
+    def compare(self, rows: list[str]) -> None:
+        """How far rows on the reference's own path end from it, after a short path on the same noise."""
+        for name in rows:
+            if name not in self.arms or self.arms[name].contender.textbook:
+                continue
+            self.emit(event="doing", text=f"comparing {name}", row=name)
+            try:
+                probe(self.stage, self.arms[name], self.workload.seed, self.emit)
+            except Exception as error:
+                self.fault(name, error)
+
     def axis(self, rows: list[str], slices: int) -> None:
         """Seconds a step at other batch sizes."""
         axis.measure(self.stage, rows, slices, self.clock, self.rng, self.emit)
@@ -141,12 +155,11 @@ class Work:
         """What the pictures of the rows that draw others are worth."""
         stop_at = time.monotonic() + seconds
         judged.measure(self.workload, rows, seconds, self.emit)
-        for contender in self.rows:
-            if contender.name in rows and contender.name not in CONTENDERS:
-                try:
-                    judged.measure_own(self.workload, contender, stop_at - time.monotonic(), self.emit)
-                except Exception as error:  # somebody's code; any fault of a row is that row's
-                    self.fault(contender.name, error)
+        for name in (name for name in rows if name not in CONTENDERS):
+            try:
+                judged.measure_own(self.workload, self.known[name], stop_at - time.monotonic(), self.emit)
+            except Exception as error:  # somebody's code; any fault of a row is that row's
+                self.fault(name, error)
 
     def fault(self, row: str, error: Exception) -> None:
         self.emit(event="error", row=row, message=in_one_line(error))

@@ -19,7 +19,7 @@ class Facts:
     """What a harness must know of a model before it is built again in another process.
 
     shape: (C, H, W); timesteps: of its schedule; convolutions: 2-d ones in the network; guidable: it has labels and one
-    for none; notes: oddities, in sentences.
+    for none; notes: oddities, in sentences; clip: bound of the x0 estimate.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Facts:
     convolutions: int
     guidable: bool
     notes: tuple[str, ...] = ()
+    clip: float | None = 1.0
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,6 +47,7 @@ def check(model: Model) -> Facts:
     return Facts(
         model.name, model.shape, model.schedule.steps, model.prediction, model.classes, model.parameters,
         sum(isinstance(m, nn.Conv2d) for m in network.modules()), model.guidable, tuple(_notes(model)),
+        model.clip,
     )  # fmt: skip
 
 

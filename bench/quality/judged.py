@@ -40,12 +40,12 @@ def measure(workload: Workload, names: Iterable[str], seconds: float, emit, stor
     for name in chosen:
         emit(event="doing", text=f"judging the pictures of {name}")
         point = points[rows[name].point]
-        seen, source = _seen(point, store), "kept"
+        seen, source = pictures_of(point, store), "kept"
         if seen is None and point.path.steps * FEW * PICTURE_STEP_S < stop_at - time.monotonic():
             seen, source = see(*drawing.draw_now(point, FEW)), "drawn now"
         if seen is None:
             continue
-        reference = _seen(points[plan.REFERENCE], store) or trial.shipped("reference")
+        reference = pictures_of(points[plan.REFERENCE], store) or trial.shipped("reference")
         figures = judge(seen.first(min(len(seen), len(reference))), reference)
         emit(event="quality", row=name, point=point.name, digest=point.digest, source=source, figures=figures.json())
 
@@ -60,12 +60,12 @@ def measure_own(workload: Workload, contender: Contender, seconds: float, emit, 
         return
     emit(event="doing", text=f"judging the pictures of {contender.name}")
     seen = see(*drawing.drawn_by(contender.variant, model, path, FEW, workload.guidance))
-    reference = _seen(plan.points(workload.device)[plan.REFERENCE], store) or trial.shipped("reference")
+    reference = pictures_of(plan.points(workload.device)[plan.REFERENCE], store) or trial.shipped("reference")
     figures = judge(seen, reference)
     emit(event="quality", row=contender.name, point="", digest="", source="drawn now", figures=figures.json())
 
 
-def _seen(point: Point, store: Path) -> Seen | None:
+def pictures_of(point: Point, store: Path) -> Seen | None:
     """All kept pictures of a point, if there are enough to say anything."""
     kept = drawing.kept(point, store)
     return None if kept is None or len(kept.labels) < LEAST else see(kept.images, kept.labels)

@@ -19,6 +19,8 @@ from bench.report import answer, cost_table, figures, markdown, method, pictures
 from bench.report.sources import Beside
 from bench.report.style import PALETTE, Plot
 from bench.report.table import heading
+from bench.tune import answer as answers
+from bench.tune import front, outputs
 
 SCRIPTS = ("theme.js", "table.js", "walk.js")
 MOST_ABSENT = 60
@@ -32,6 +34,8 @@ def html(measurement: Measurement, beside: Beside, plots: dict[str, Plot | None]
     few, metered = len(rows) <= MOST_DETAILED, any(Cost(row).phase("steady") for row in rows)
     script = "\n".join(text(name) for name in SCRIPTS)
     return environment().get_template("report.html").render(
+        tunings=[(outputs.heading(t), answers.lines(t), front.markdown(t), answers.dropped(t), outputs.code_of(t),
+                  front.plot(t, f"tune-{i}")) for i, t in enumerate(beside.tunings)],
         title=title(measurement), heading=heading(measurement), where=answer.where(measurement),
         sentences=answer.sentences(measurement, beside),
         plots=plots, measurement=measurement, workload=measurement.workload,

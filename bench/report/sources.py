@@ -10,6 +10,8 @@ from bench.gate import certificate as certificates
 from bench.gate import certificate_report
 from bench.quality import record as qualities
 from bench.quality.record import Quality
+from bench.tune import record as tunings
+from bench.tune.record import Tuning
 from bench.update import record as updates
 from bench.update.record import UpdateCost
 from bench.walk import Walk
@@ -27,6 +29,7 @@ class Beside:
     update: UpdateCost | None = None
     quality: Quality | None = None
     certificate: dict[str, Any] | None = None
+    tunings: tuple[Tuning, ...] = ()
     broken: tuple[str, ...] = ()
 
 
@@ -38,6 +41,7 @@ def beside(folder: Path) -> Beside:
         "update": _reader(updates.load, folder / "update" / "update.json"),
         "quality": _reader(qualities.load, folder / "quality" / "quality.json"),
         "certificate": lambda: _certificate(folder),
+        "tunings": lambda: tuple(map(tunings.load, tunings.answers(folder / "tune"))),
     }
     found: dict[str, Any] = {}
     broken = []
@@ -46,6 +50,7 @@ def beside(folder: Path) -> Beside:
             found[name] = read()
         except UsageError as error:
             broken.append(str(error))
+            found.pop(name, None)
     return Beside(**found, broken=tuple(broken))
 
 

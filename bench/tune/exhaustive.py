@@ -1,0 +1,119 @@
+"""Every combination measured, once, as `python -m bench run` measures rows; and the tuner's answers held against it."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench import store
+from bench.contenders import REFERENCE
+from bench.measurement import Measurement, Row
+from bench.run import measure
+from bench.tune import allowed as may
+from bench.tune.asked import Asked
+from bench.tune.quality import Judge
+from bench.tune.record import Tuning, load, raced
+from bench.tune.space import name_of
+from sampler.errors import UsageError
+
+WITHIN, SHARE = 0.03, 1 / 5  # of the best's time, and of the time that measuring everything takes
+PROCESSES = 3
+
+
+def rows(asked: Asked, results: Path) -> list[str]:
+    """The combinations that the tuner may race, all of them."""
+    allowed, _ = may.labels(asked)
+    forbidden = may.forbidden(allowed, Judge(asked, results))
+    return [name_of(choice) for choice in may.product(allowed) if choice not in forbidden]
+
+
+def measure_all(asked: Asked, results: Path, say, command: str) -> Measurement:
+    """Each inspected in a process of its own and timed in fresh ones; nothing is dropped, every pair is taken."""
+    names = rows(asked, results)
+    job = replace(asked.workload, processes=PROCESSES, batch_axis=(), quality_s=0.0, budget_s=asked.budget_s)
+    return measure(job, [REFERENCE, *names], say, command, asked.plant)
+
+
+def path_of(asked: Asked, results: Path, machine: str) -> Path:
+    of_any_seed = replace(asked, workload=replace(asked.workload, seed=0))
+    return results / machine / "tune" / f"{of_any_seed.name}-exhaustive.json"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One answer against everything: how much slower the choice is than the best, by the exhaustive measurement."""
+
+    seed: int
+    choice: str
+    off: float
+    share: float
+    runner_up: str
+    tied: bool
+
+    @property
+    def passes(self) -> bool:
+        return self.off <= WITHIN and self.share <= SHARE
+
+
+def check(everything: Measurement, tunings: list[Tuning]) -> list[Checked]:
+    """Each tuning's choice by what the exhaustive measurement says of it."""
+    best = min((_cost(everything.row(name)) for name in everything.rows), default=None)
+    if best is None:
+        raise UsageError("the exhaustive measurement holds no row")
+    found = []
+    for tuning in tunings:
+        choice = raced(tuning.choice)
+        if choice not in everything.rows:
+            raise UsageError(f"{tuning.choice!r} is not among the rows that were measured exhaustively")
+        by = tuning.runner_up_lost_by
+        found.append(Checked(
+            tuning.asked.workload.seed, tuning.choice, _cost(everything.row(choice)) / best - 1,
+            tuning.took_s / took_s(everything), tuning.runner_up.name if tuning.runner_up else "",
+            by is not None and not by.low > 1,
+        ))  # fmt: skip
+    return found
+
+
+def agree(found: list[Checked]) -> bool:
+    """Whether all chose the same; who did not must name a runner-up that cannot be told from its choice."""
+    common, _ = Counter(one.choice for one in found).most_common(1)[0]
+    return all(one.choice == common or one.tied for one in found)
+
+
+def table(found: list[Checked], everything: Measurement) -> str:
+    """The check in Markdown."""
+    lines = [
+        f"{len(everything.rows) - 1} combinations were measured in {took_s(everything):.0f} s.", "",
+        "| seed | choice | slower than the best | of the time | runner-up | within 3 % in a fifth |",
+        "| ---: | --- | ---: | ---: | --- | --- |",
+    ]  # fmt: skip
+    lines += [f"| {c.seed} | {c.choice} | {c.off:.1%} | {c.share:.1%} | {c.runner_up}{' (tied)' * c.tied} | "
+              f"{'yes' if c.passes else 'NO'} |" for c in found]  # fmt: skip
+    agreed = "agree, or name a runner-up that cannot be told from their choice" if agree(found) else "DISAGREE"
+    return "\n".join([*lines, "", f"The seeds {agreed}."])
+
+
+def answers(asked: Asked, folder: Path, seeds: range = range(5)) -> list[Tuning]:
+    """The stored answers to one question with several seeds."""
+    paths = [folder / f"{replace(asked, workload=replace(asked.workload, seed=seed)).name}.json" for seed in seeds]
+    missing = [seed for seed, path in zip(seeds, paths, strict=True) if not path.exists()]
+    if missing:
+        raise UsageError(f"no answer with --seed {', '.join(map(str, missing))} is stored in {folder}")
+    return [load(path) for path in paths]
+
+
+def took_s(everything: Measurement) -> float:
+    """Seconds that it took, without the whole runs that no answer is held against."""
+    return everything.took_s - sum(e["wall_s"] for e in everything.of("segment"))
+
+
+def stored(path: Path) -> Measurement:
+    if not path.exists():
+        raise UsageError(f"{path} is not there: `python -m bench tune --exhaustive` measures it")
+    return store.load(path)
+
+
+def _cost(row: Row) -> float:
+    """Of a step, the reference's being 1; infinite for a row that failed."""
+    if row.name == REFERENCE:
+        return 1.0
+    return 1 / row.speedup.value if row.status == "ok" and row.speedup is not None else float("inf")

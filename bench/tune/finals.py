@@ -1,0 +1,145 @@
+"""The finals: the cheapest rows that keep the budgets, inspected and timed against each other in fresh processes.
+
+From cheap to dear: what is known of the pictures' quality, then an inspection in a process of its own (proofs, memory,
+layer 1, a whole run), then pictures drawn, then pairs in fresh processes. Who fails makes room for the next.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.contenders import CONTENDERS, REFERENCE, Contender
+from bench.inspection import LOOKS
+from bench.measurement import Measurement
+from bench.memory import human
+from bench.planted import planted
+from bench.run import inspect_rows, introduce, started, time_rows
+from bench.tune.asked import Asked
+from bench.tune.journal import Journal
+from bench.tune.quality import Judge, Judged
+from bench.tune.race import Standing
+from bench.tune.record import most_bytes
+from bench.tune.space import BY_NAME, SEAMS, contender, name_of, with_value
+from sampler.errors import UsageError
+
+FINALISTS = 2  # beside the reference
+PROCESSES = 3  # fresh ones in which they are timed
+TIMED_SHARE, LEAST_S = 0.6, 15.0  # of the seconds left for that, what is not for building; and as many at least
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row that could win: a raced one on a path, with what it is foreseen to cost, in seconds a batch."""
+
+    name: str
+    raced: str
+    cost_s: float
+
+
+def ranking(standing: Standing, paths: tuple[str, ...]) -> list[Entry]:
+    """Every row that was raced and did not fail, on every path that is allowed, the cheapest first."""
+    found = []
+    for row in standing.rows:
+        if row == REFERENCE or row not in standing.times:
+            continue
+        if row not in BY_NAME:
+            found.append(Entry(row, row, standing.cost_s(row)))
+            continue
+        for path in paths:
+            choice = with_value(BY_NAME[row], "path", path)
+            share = SEAMS["path"][path].share
+            if contender(choice) is not None:
+                found.append(Entry(name_of(choice), row, standing.cost_s(row, share)))
+    if len(paths) > 1:  # the reference's own step on a shorter path is a row too
+        shorter = [(path, SEAMS["path"][path].share) for path in paths if path]
+        found += [Entry(path, REFERENCE, standing.cost_s(REFERENCE, share)) for path, share in shorter]
+    return sorted(found, key=lambda entry: (entry.cost_s, entry.name))
+
+
+class Finals:
+    """Who is looked at, and what was found. `job` holds what was measured, as any measurement does."""
+
+    def __init__(self, asked: Asked, journal: Journal, judge: Judge, say: Callable[[str], None], command: str):
+        self.asked, self.journal, self.judge, self.say = asked, journal, judge, say
+        self.known: dict[str, Contender] = {**CONTENDERS, **{c.name: c for c in planted(asked.plant)}}
+        workload = replace(asked.workload, processes=PROCESSES, batch_axis=(), quality_s=0.0)
+        self.job: Measurement = started(workload, command)
+        self.judged: dict[str, Judged] = {}
+        self.faulty: list[str] = []  # of them, those that did not do what they claim, or raised
+        self.failed: dict[str, str] = {e["row"]: e["why"] for e in journal.of("rejected")}
+
+    @property
+    def task(self) -> dict[str, Any]:
+        return {"workload": self.job.workload.json(), "plant": self.asked.plant}
+
+    def choose(self, ranked: list[Entry], left_s: Callable[[], float]) -> list[str]:
+        """The first of the ranking that keep the budgets, inspected; fewer where there are no more."""
+        waiting: Iterator[Entry] = iter(ranked)
+        finalists: list[str] = []
+        while len(finalists) < FINALISTS:
+            batch = []
+            for entry in waiting:
+                if self._may_pass(entry.name):
+                    batch.append(entry.name)
+                if len(batch) == FINALISTS - len(finalists):
+                    break
+            if not batch:
+                break
+            self._inspect([name for name in (REFERENCE, *batch) if name not in self.job.rows])
+            if reason := self.job.row(REFERENCE).reason:
+                raise UsageError(f"the reference itself failed: {reason}")
+            finalists += [name for name in batch if self._passes(name, left_s)]
+        return finalists
+
+    def time(self, finalists: list[str], seconds: float) -> None:
+        """Pairs with the reference in fresh processes, and a whole run of each."""
+        self.job.workload = replace(self.job.workload, budget_s=max(LEAST_S, seconds * TIMED_SHARE))
+        time_rows(self.job, [REFERENCE, *finalists], self.task, self.say)
+        for name in finalists:
+            if reason := self.job.row(name).reason:
+                self._reject(name, reason)
+
+    def _may_pass(self, name: str) -> bool:
+        """Whether what is known already leaves it in."""
+        if name in self.failed:
+            return False
+        found = self.judge.known(self.known[name])
+        if found is not None:
+            self.judged[name] = found
+            if not found.passes:
+                self._reject(name, f"quality {self.asked.quality}: {found.text}")
+                return False
+        return True
+
+    def _passes(self, name: str, left_s: Callable[[], float]) -> bool:
+        if reason := self.job.row(name).reason:
+            self.faulty.append(name)
+            self._reject(name, reason)
+            return False
+        needed, within = most_bytes(self.job.row(name)), self.asked.memory_bytes
+        if within is not None and needed is not None and needed > within:
+            self._reject(name, f"memory: takes {human(needed)}, {human(needed - within)} more than the budget of "
+                         f"{human(within)}")  # fmt: skip
+            return False
+        if name not in self.judged:
+            self.say(f"drawing pictures of {name}")
+            self.judged[name] = self.judge.draw(self.known[name], left_s(), self.say)
+        if not self.judged[name].passes:
+            self._reject(name, f"quality {self.asked.quality}: {self.judged[name].text}")
+            return False
+        return True
+
+    def _inspect(self, names: list[str]) -> None:
+        if not names:
+            return
+        self.job.rows += [name for name in names if name not in self.job.rows]
+        for name in names:
+            introduce(self.job, self.known[name], self.asked.plant)
+        self.say(f"inspecting {', '.join(names)}: memory, proofs, pictures, a whole run")
+        alone = ("roof",) if REFERENCE in names else ()
+        inspect_rows(self.job, names, self.task, self.say, (*LOOKS, "whole"), alone)
+
+    def _reject(self, name: str, why: str) -> None:
+        self.failed[name] = why
+        self.journal.add({"event": "rejected", "row": name, "why": why})
+        self.say(f"{name} failed: {why}")

@@ -1,0 +1,213 @@
+"""What a tuning was asked, what it measured and what follows: events are stored, every answer is derived from them."""
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.contenders import CONTENDERS, REFERENCE
+from bench.cost import Cost
+from bench.measurement import Measurement, Row
+from bench.students_t import Interval
+from bench.tune.asked import Asked
+from bench.tune.quality import Judged
+from bench.tune.race import Standing
+from bench.tune.space import BY_NAME, SEAMS, Choice, contender, name_of, with_value
+from sampler.errors import UsageError
+
+SCHEMA = 1
+
+
+@dataclass
+class Tuning:
+    """One search: the question, the journal of its race, the measurement of its finals.
+
+    space: how many combinations fit together and can run here; left_out: what was not raced, and why. finalists: who
+    came through the finals' inspection. notes: what was changed of the question, in sentences.
+    """
+
+    asked: Asked
+    environment: dict[str, Any]
+    started: str  # ISO 8601, UTC
+    command: str
+    space: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    finals: Measurement | None = None
+    judged: dict[str, Judged] = field(default_factory=dict)
+    finalists: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    took_s: float = 0.0
+
+    @cached_property
+    def standing(self) -> Standing:
+        return Standing(tuple(self.events), self.asked.workload.steps, self.asked.batches, self.space)
+
+    @cached_property
+    def confirmed(self) -> bool:
+        """Whether the finals were timed to their end in fresh processes."""
+        return bool(self.ordered) and not self.interrupted
+
+    @cached_property
+    def rejected(self) -> dict[str, str]:
+        """Who failed, in the race or in the finals, and why."""
+        of_finals = {e["row"]: e["why"] for e in self.events if e["event"] == "rejected"}
+        return {**self.standing.disqualified, **of_finals}
+
+    @cached_property
+    def ordered(self) -> list[Row]:
+        """The finalists that were timed and did not fail, and the reference; the cheapest first."""
+        if self.finals is None:
+            return []
+        rows = [self.finals.row(name) for name in self.finalists if name not in self.rejected]
+        timed = [row for row in rows if row.status == "ok" and row.speedup is not None]
+        return sorted([*timed, self.finals.row(REFERENCE)], key=self._total) if timed else []
+
+    @cached_property
+    def choice(self) -> str:
+        """The answer. Where the finals did not come to their end: the best so far that may still be within the budgets.
+
+        The reference, where nothing is shown to be faster.
+        """
+        if self.ordered:
+            best = self.ordered[0]
+            shown = best.name != REFERENCE and (self.asked.images is not None or not _low(best) <= 1)
+            return best.name if shown else REFERENCE
+        possible = [row for row in self.standing.alive if row in self.standing.times and row not in self.rejected
+                    and (row not in self.judged or self.judged[row].passes) and self._lossless(row)]  # fmt: skip
+        best_so_far = min(possible, key=self.standing.cost_s, default=REFERENCE)
+        return best_so_far if self.standing.log_ratio(best_so_far) < 0 else REFERENCE
+
+    def _lossless(self, row: str) -> bool:
+        known = contender(BY_NAME[row]) if row in BY_NAME else CONTENDERS.get(row)
+        return (known is not None and known.lossless) or (row in self.judged and self.judged[row].passes)
+
+    @cached_property
+    def row(self) -> Row | None:
+        """The choice as the finals measured it."""
+        return self.finals.row(self.choice) if self.finals is not None and self.ordered else None
+
+    @cached_property
+    def speedup(self) -> Interval:
+        """Of a whole run over the reference: of the finals, else of the race."""
+        if self.row is not None and self.row.speedup is not None:
+            return self.row.speedup
+        return Interval(1.0, 1.0, 1.0) if self.choice == REFERENCE else self.standing.speedup(self.choice)
+
+    @cached_property
+    def runner_up(self) -> Row | None:
+        """The next cheapest of the finals."""
+        return next((row for row in self.ordered if row.name != self.choice), None)
+
+    @cached_property
+    def runner_up_lost_by(self) -> Interval | None:
+        """How many times as fast the choice is as the runner-up, over the processes both were in."""
+        if self.row is None or self.runner_up is None:
+            return None
+        return self.row.ratio_over(self.runner_up)
+
+    @property
+    def memory_bytes(self) -> float | None:
+        return self.memory_of(self.choice)
+
+    def memory_of(self, name: str) -> float | None:
+        """The most that a row of the finals takes: live tensors on a CPU, what the allocator holds on CUDA."""
+        return None if self.finals is None or name not in self.finals.rows else most_bytes(self.finals.row(name))
+
+    @property
+    def first_call_s(self) -> tuple[float, bool] | None:
+        """Seconds of the choice's first call (the longest seen: caches serve later ones), and whether it compiled."""
+        return None if self.row is None else self._start(self.row)
+
+    def _start(self, row: Row) -> tuple[float, bool] | None:
+        name = raced(row.name)
+        in_the_race, seen = self.standing.ready_s.get(name, 0.0), row.first_call_s
+        return None if seen is None else (max(seen[0], in_the_race), seen[1] or in_the_race > seen[0])
+
+    @property
+    def break_even(self) -> float | None:
+        """From how many images on the choice is cheaper than the reference, first calls included; inf: never."""
+        if self.row is None or self.finals is None or self.first_call_s is None or self.choice == REFERENCE:
+            return None
+        reference = self.finals.row(REFERENCE)
+        mine, theirs = Cost(self.row).image_s, Cost(reference).image_s
+        if mine is None or theirs is None or reference.first_call_s is None:
+            return None
+        saved_s, dearer_s = theirs - mine, self.first_call_s[0] - reference.first_call_s[0]
+        return math.inf if saved_s <= 0 else max(0.0, dearer_s / saved_s)
+
+    @property
+    def seams(self) -> Choice | None:
+        """The choice's values at the seams, where it is a combination of them."""
+        return ("",) * len(SEAMS) if self.choice == REFERENCE else BY_NAME.get(self.choice)
+
+    def _total(self, row: Row) -> float:
+        """What a batch costs, its part of the first call included where an end of them is known."""
+        speed = 1.0 if row.name == REFERENCE or row.speedup is None else row.speedup.value
+        whole_s = self.standing.reference_step_s * self.asked.workload.steps
+        start = self._start(row)
+        return whole_s / speed + (start[0] / self.asked.batches if self.asked.batches and start else 0.0)
+
+    def json(self) -> str:
+        stored = {
+            "schema": SCHEMA, "asked": self.asked.json(), "environment": self.environment, "started": self.started,
+            "command": self.command, "choice": self.choice, "confirmed": self.confirmed, "space": self.space,
+            "left_out": self.left_out, "finalists": self.finalists, "notes": self.notes,
+            "interrupted": self.interrupted, "took_s": self.took_s,
+            "judged": {name: found.json() for name, found in self.judged.items()},
+            "finals": None if self.finals is None else self.finals.json(), "events": self.events,
+        }  # fmt: skip
+        return json.dumps(stored, separators=(",", ":")).replace('{"event"', '\n{"event"') + "\n"
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Tuning":
+        fields = ("environment", "started", "command", "space", "left_out", "events", "finalists", "notes",
+                  "interrupted", "took_s")  # fmt: skip
+        return cls(
+            Asked.from_json(stored["asked"]), **{name: stored[name] for name in fields},
+            finals=None if stored["finals"] is None else Measurement.from_json(stored["finals"]),
+            judged={name: Judged.from_json(found) for name, found in stored["judged"].items()},
+        )  # fmt: skip
+
+
+def raced(name: str) -> str:
+    """The row of the race that a finalist was foreseen from: the same on the reference's path."""
+    return name_of(with_value(BY_NAME[name], "path", "")) if name in BY_NAME else name
+
+
+def most_bytes(row: Row) -> float | None:
+    """The most that a row takes in its first call or later: live tensors on a CPU, what is held on CUDA."""
+    of = "live_peak" if row.measurement.workload.device == "cpu" else "held"
+    found = [event[of] for phase in ("first call", "steady") if (event := Cost(row).phase(phase))]
+    return max(found, default=None)
+
+
+def answers(folder: Path) -> list[Path]:
+    """The stored answers in a folder: one a question, with the usual seed."""
+    stored = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    return [path for path in stored if not re.search(r"_seed-\d+$|-exhaustive$", path.stem)]
+
+
+def load(path: Path) -> Tuning:
+    """A stored tuning; refuses a file of another kind."""
+    try:
+        stored = json.loads(Path(path).read_text())
+        if stored["schema"] != SCHEMA:
+            raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; tune again")
+        return Tuning.from_json(stored)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path} is no whole tuning ({type(error).__name__}: {error})") from None
+
+
+def _low(row: Row) -> float:
+    """The lower end of its speed-up; the value itself where one process gives no interval."""
+    assert row.speedup is not None
+    return row.speedup.value if math.isnan(row.speedup.low) else row.speedup.low

@@ -1,0 +1,122 @@
+"""How a question is read and named, and what cannot be asked."""
+
+from dataclasses import replace
+
+import pytest
+
+from bench.tune import asked, space
+from bench.tune.allowed import forbidden, labels, product
+from bench.tune.asked import Asked
+from bench.tune.command import asked_of
+from bench.tune.quality import SAME, Judge, Judged, point_name
+from bench.tune.space import choice_of
+from bench.workload import Workload
+from sampler.errors import UsageError
+
+QUESTION = Asked(Workload())
+
+
+@pytest.mark.parametrize(("text", "size"), [("8GiB", 8 * 2**30), ("500 MB", 500e6), ("1024", 1024), ("1.5kib", 1536)])
+def test_sizes(text, size):
+    assert asked.bytes_of(text) == size
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10m", 600), ("90s", 90), ("90", 90), ("1.5h", 5400)])
+def test_durations(text, seconds):
+    assert asked.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda: asked.bytes_of("8 apples"), "memory '8 apples' is not understood"),
+        (lambda: asked.seconds_of("soon"), "budget 'soon' is not understood"),
+        (lambda: replace(QUESTION, quality="-2%"), "quality '-2%' is none of lossless, equal-steps, fewer"),
+        (lambda: replace(QUESTION, quality="0%"), "quality '0%'"),
+        (lambda: replace(QUESTION, images=0), "images = 0"),
+        (lambda: replace(QUESTION, budget_s=0.0), "budget = 0 s"),
+        (lambda: replace(QUESTION, memory_bytes=0.0), "memory = 0 bytes"),
+        (lambda: choice_of("batched+frosen"), "did you mean 'batched"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_refused_in_a_sentence(wrong, reason):
+    with pytest.raises(UsageError, match=reason):
+        wrong()
+
+
+def test_two_questions_never_share_a_name():
+    others = [
+        replace(QUESTION, quality="2%"), replace(QUESTION, memory_bytes=2.0**30), replace(QUESTION, images=100),
+        replace(QUESTION, batch="max"), QUESTION.at(8),
+        *(replace(QUESTION, workload=replace(Workload(), **change))
+          for change in ({"seed": 1}, {"steps": 500}, {"guidance": 2.0}, {"threads": 2})),
+    ]  # fmt: skip
+    names = [question.name for question in (QUESTION, *others)]
+    assert len(set(names)) == len(names), names
+    assert replace(QUESTION, budget_s=5.0).name == QUESTION.name  # more time asks nothing else
+
+
+def test_a_question_is_stored_whole():
+    question = replace(QUESTION, quality="2%", images=7)
+    assert Asked.from_json(question.json()) == question
+
+
+def test_a_tight_quality_leaves_only_what_is_lossless():
+    allowed, left_out = labels(QUESTION)
+    rows = [space.contender(choice) for choice in product(allowed)]
+    assert len(rows) >= 8
+    assert all(row.lossless for row in rows)
+    assert "lossless" in left_out["limited"]
+    assert left_out["graph"] == "needs CUDA"
+
+
+def test_what_cannot_be_judged_is_left_out():
+    allowed, left_out = labels(replace(QUESTION, quality="2%", workload=replace(Workload(), guidance=2.0)))
+    assert allowed["precision"] == ("",)
+    assert "cannot be judged" in left_out["limited"]
+
+
+def test_without_guidance_there_is_nothing_to_guide():
+    allowed, left_out = labels(replace(QUESTION, quality="equal-steps", workload=replace(Workload(), guidance=1.0)))
+    assert (allowed["guide"], allowed["guided_between"]) == (("",), ("",))
+    assert "nothing to guide" in left_out["batched"]
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    allowed, left_out = labels(QUESTION)
+    assert allowed["runtime"] == ("",)
+    assert left_out["frozen"] == "there is no C++ compiler"
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures"),
+    [
+        ("batched+frozen", "ancestral-1000"), ("bf16+batched+frozen", "half-1000"),
+        ("limited+ddim/20", "limited-ddim-50"),
+        ("bf16+limited", "half-limited-1000"), ("batched+ddim/20", "ddim-50"), ("ancestral/2", "ancestral-500"),
+        ("autocast-bf16", "autocast-1000"), ("bf16+ddim/20", "half-ddim-50"),
+    ],
+)  # fmt: skip
+def test_combinations_that_draw_the_same_pictures_share_them(name, pictures):
+    assert point_name(choice_of(name), 1000) == pictures
+
+
+def test_what_loses_too_much_on_every_path_is_not_raced(monkeypatch, tmp_path):
+    question = replace(QUESTION, quality="equal-steps")
+    judge = Judge(question, tmp_path)
+    wide = Judged("WORSE", "the loss is too large", {})
+    monkeypatch.setattr(judge, "known", lambda row: wide if "limited" in row.name else Judged(SAME, "", {}))
+    names = {space.name_of(choice) for choice in forbidden(labels(question)[0], judge)}
+    assert "limited" in names
+    assert "batched+limited" in names
+    assert "bf16" not in names
+
+
+def test_max_on_a_cpu_needs_a_budget():
+    from bench.__main__ import _parser
+
+    with pytest.raises(UsageError, match="--batch max on a CPU needs a --memory budget"):
+        asked_of(_parser().parse_args(["tune", "--batch", "max"]))
+    with pytest.raises(UsageError, match="batch 'many' is neither a number"):
+        asked_of(_parser().parse_args(["tune", "--batch", "many"]))

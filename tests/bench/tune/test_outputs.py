@@ -1,0 +1,161 @@
+"""What is made of a tuning: the answer's words, the front, the page's section; and answers held against everything."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from bench.report import figures, page
+from bench.report.sources import Beside, beside
+from bench.tune import answer, exhaustive, front, outputs, record
+from bench.tune.asked import Asked
+from bench.tune.quality import SAME, Judged
+from bench.tune.record import Tuning
+from bench.workload import Workload
+from sampler.errors import UsageError
+from tests.bench import synthetic
+
+QUICK, NEXT, SLOW, CHEAT = "batched+frozen", "batched+compiled", "channels-last", "cheat"
+MEMORY = {
+    "event": "memory",
+    "phase": "steady",
+    "live_after": 0,
+    "held": 0,
+    "graph_pools": 0,
+    "driver": None,
+    "parts": {},
+}
+
+
+def tuned(made_up, ratios=((0.5, 0.49, 0.51), (0.6, 0.61, 0.59)), seed: int = 0, images: int | None = None) -> Tuning:
+    """A search in which QUICK won over NEXT, SLOW was dropped, and CHEAT failed."""
+    race = made_up({QUICK: 0.5, NEXT: 0.6, SLOW: 1.2, CHEAT: 0.1}, unit_s=0.01).enter("reference", SLOW, CHEAT)
+    race.enter(NEXT, seconds=20.0).enter(QUICK, seconds=37.0).race([QUICK, NEXT, SLOW, CHEAT], 20)
+    race.events.append({"event": "disqualified", "row": CHEAT, "why": "keeps 4,096 B a step"})
+    race.events += race.standing().losers()
+    calls = [synthetic.first_call("reference", 1000, 0.1), synthetic.first_call(QUICK, 1000, 8.0, True),
+             synthetic.first_call(NEXT, 1000, 1.0)]  # fmt: skip
+    claims = [{"event": "contender", "row": row, "lossless": True, "changes": ""} for row in (QUICK, NEXT)]
+    memory = [{**MEMORY, "row": row, "live_peak": size} for row, size in (("reference", 2**20), (QUICK, 40 * 2**20))]
+    timed = [pair for row, values in zip((QUICK, NEXT), ratios, strict=True)
+             for pair in synthetic.pairs(row, {i: [ratio] for i, ratio in enumerate(values)})]  # fmt: skip
+    finals = synthetic.measurement(["reference", QUICK, NEXT], [*claims, *calls, *memory, *timed])
+    same = Judged(SAME, "it changes no picture", {})
+    environment = {**synthetic.ENVIRONMENT, "os": "made up"}
+    return Tuning(
+        Asked(replace(Workload(), seed=seed), images=images), environment, "2026-01-02T03:04:05Z", "made up",
+        space=19, left_out={"bf16": "changes pictures"}, events=race.events, finals=finals,
+        judged={QUICK: same, NEXT: same}, finalists=[QUICK, NEXT], took_s=100.0,
+    )  # fmt: skip
+
+
+def test_the_answer_names_what_it_gains_and_costs_and_who_lost(made_up):
+    tuning = tuned(made_up)
+    text = "\n".join(answer.lines(tuning))
+    assert tuning.choice == QUICK
+    assert f"**{QUICK}**: **2.00 [" in text
+    assert "Memory: 40.0 MiB at most" in text
+    assert "First call: 37.0 s (compiled)" in text  # the race's, when no cache served it
+    # an image takes 2.5 s and 1.25 s: 36.9 s are saved by 30 of them
+    assert "pays from 30 images on" in text
+    assert f"Runner-up: {NEXT}; **{QUICK}** is 1.20 [" in text
+    out = dict(answer.dropped(tuning))
+    assert out[CHEAT] == "keeps 4,096 B a step"
+    assert "slower, against" in out[SLOW]
+    assert out["bf16"] == "changes pictures"
+    assert "reference" not in out
+
+
+def test_two_that_cannot_be_told_apart_are_called_so(made_up):
+    tuning = tuned(made_up, ((0.5, 0.52, 0.48), (0.51, 0.49, 0.52)))
+    assert "cannot be told apart" in "\n".join(answer.lines(tuning))
+
+
+def test_nothing_is_turned_on_where_nothing_is_shown_to_be_faster(made_up):
+    tuning = tuned(made_up, ((0.98, 1.04, 1.0), (1.2, 1.2, 1.2)))
+    assert tuning.choice == "reference"
+    assert "nothing is shown to be faster" in answer.lines(tuning)[0]
+
+
+def test_few_images_do_not_pay_a_long_first_call(made_up):
+    few, many = tuned(made_up, images=4), tuned(made_up, images=400)
+    assert few.choice == "reference"  # 37 s to be ready, and 5 s less for four images
+    assert many.choice == QUICK
+
+
+def test_the_front_holds_what_no_other_beats(made_up):
+    lines = front.lines(tuned(made_up))
+    assert {line.name for line in front.front(lines)} == {QUICK, NEXT, "reference"}
+    assert CHEAT not in {line.name for line in lines}
+    assert all(line.speedup.low <= line.speedup.value <= line.speedup.high for line in lines)
+    frame = front.frame(tuned(made_up))
+    assert list(frame[frame.on_front].combination) == [QUICK, NEXT, "reference"]
+
+
+def test_the_page_shows_the_answer_and_says_what_fills_it(made_up):
+    tuning = tuned(made_up)
+    made = synthetic.everything()
+    plots = figures.plots(made, Beside())
+    with_it = page.html(made, Beside(tunings=(tuning,)), plots)
+    assert "Runner-up: batched+compiled" in with_it
+    assert "def sampler(network" in with_it
+    assert "python -m bench tune" in page.html(made, Beside(), plots)
+
+
+def test_a_machines_answers_are_read_for_its_page_but_not_other_seeds(made_up, tmp_path):
+    folder = tmp_path / "tune"
+    for seed in (0, 3):
+        tuning = tuned(made_up, seed=seed)
+        outputs.write(tuning, folder, tuning.asked.name)
+    (folder / "fashion-mnist_batch-4_lossless-exhaustive.json").write_text("{}")
+    assert len(list(folder.glob("*.json"))) == 3
+    assert [t.asked.workload.seed for t in beside(tmp_path).tunings] == [0]
+    (folder / "broken.json").write_text("{")
+    found = beside(tmp_path)
+    assert found.tunings == ()
+    assert "broken.json" in found.broken[0]
+
+
+def everything(costs: dict[str, float]):
+    """As if every combination had been measured, in 1,000 s."""
+    events = [pair for row, cost in costs.items() for pair in synthetic.pairs(row, {p: [cost] for p in range(3)})]
+    events += [{"event": "contender", "row": row, "lossless": True, "changes": ""} for row in costs]
+    return synthetic.measurement(["reference", *costs], events, took_s=1000.0)
+
+
+def test_answers_are_held_against_everything(made_up):
+    tunings = [tuned(made_up, seed=seed) for seed in range(5)]
+    good = exhaustive.check(everything({QUICK: 0.5, NEXT: 0.6, SLOW: 1.2}), tunings)
+    assert all(one.passes for one in good)
+    assert exhaustive.agree(good)
+    assert good[0].share == pytest.approx(0.1)
+    bad = exhaustive.check(everything({QUICK: 0.5, NEXT: 0.48, SLOW: 1.2}), tunings)
+    assert not bad[0].passes
+    assert bad[0].off == pytest.approx(0.5 / 0.48 - 1)
+    assert "| NO |" in exhaustive.table(bad, everything({QUICK: 0.5}))
+    slow = [replace(t, took_s=300.0) for t in tunings]
+    assert not any(one.passes for one in exhaustive.check(everything({QUICK: 0.5}), slow))
+
+
+def test_seeds_disagree_unless_the_runner_up_ties(made_up):
+    tied = exhaustive.Checked(0, QUICK, 0.0, 0.1, NEXT, True)
+    apart = replace(tied, tied=False)
+    other = replace(tied, choice=NEXT, runner_up=QUICK)
+    assert exhaustive.agree([apart, apart, apart])
+    assert exhaustive.agree([apart, apart, other])
+    assert not exhaustive.agree([apart, apart, replace(other, tied=False)])
+
+
+def test_what_is_missing_is_named(tmp_path):
+    question = Asked(Workload())
+    with pytest.raises(UsageError, match="no answer with --seed 0, 1, 2, 3, 4 is stored"):
+        exhaustive.answers(question, tmp_path)
+    with pytest.raises(UsageError, match="--exhaustive` measures it"):
+        exhaustive.stored(tmp_path / "none.json")
+    assert record.answers(tmp_path / "nowhere") == []
+
+
+def test_an_interval_without_an_end_is_written_as_such(made_up):
+    tuning = tuned(made_up)
+    tuning.events.append({"event": "dropped", "row": SLOW, "by": QUICK, "slower": [0.2, -math.inf, math.inf]})
+    assert "costs more, its first call included" in dict(answer.dropped(tuning))[SLOW]

@@ -1,0 +1,80 @@
+"""What is given to be pasted is run as it is: the same samples as the row draws, on the same noise."""
+
+import pytest
+import torch
+
+from bench.contenders import CONTENDERS as SHIPPED
+from bench.tune import paste
+from bench.tune.space import BY_NAME, CONTENDERS, contender
+from sampler import GeneratorNoise, Model, Variant, linear
+from sampler.models import load_model
+from sampler.variants import build, run
+from tests.bench.tune.tiny import make
+
+STEPS = 40
+EAGER = ["reference", "batched", "channels-last+batched", "limited", "batched+limited", "bf16+batched", "autocast-bf16",
+         "batched+ddim/4", "batched+ancestral/2", "strided/4", "native"]  # fmt: skip
+COMPILED = ["compiled-update", "batched+compiled", "batched+frozen+limited", "bf16+batched+frozen"]
+LIKE = {"native": "reference"}  # our own C++ takes its noise elsewhere; in plain PyTorch it is the plain update
+
+
+def row_of(name: str):
+    return SHIPPED[name] if name == "reference" else contender(BY_NAME[name])
+
+
+def both(name: str, model: Model, steps: int, batch: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the row draws, and what the pasted lines do."""
+    row, labels = row_of(LIKE.get(name, name)), torch.arange(batch)
+    x = torch.randn(batch, *model.shape, generator=torch.Generator().manual_seed(1))
+    sampler = build(row.variant, model.network, model.condition(labels), 3.0)
+    theirs = run(sampler, x, row.path(model, steps), GeneratorNoise(torch.Generator().manual_seed(2)))
+    scope: dict = {}
+    exec(compile(paste.plain(name, model), f"pasted {name}", "exec"), scope)
+    generator = torch.Generator().manual_seed(2)
+    sample = scope["sampler"](model.network, model.schedule.alphas_cumprod, labels, model.null_label, 3.0, steps)
+    return theirs, sample(x, lambda x: torch.randn(x.shape, generator=generator))
+
+
+@pytest.mark.parametrize("name", EAGER)
+def test_pasted_code_draws_the_same_samples(name):
+    torch.set_num_threads(1)
+    theirs, pasted = both(name, make(), STEPS)
+    assert torch.allclose(theirs, pasted, atol=1e-5), float((theirs - pasted).abs().max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPILED)
+def test_pasted_compiled_code_draws_the_same_samples(name, monkeypatch):
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor, "freezing", False)  # put back what the pasted lines set
+    torch.set_num_threads(1)
+    theirs, pasted = both(name, load_model("fashion-mnist"), 20)
+    half = "bf16" in name
+    assert torch.allclose(theirs, pasted, atol=2e-2 if half else 1e-4), float((theirs - pasted).abs().max())
+
+
+@pytest.mark.parametrize("row", CONTENDERS[::97], ids=lambda row: row.name)
+def test_the_pasted_variant_is_the_row(row):
+    source = paste.variant(row.name)
+    *head, last = source.splitlines()
+    scope: dict = {}
+    exec("\n".join([*head, f"made = {last}"]), scope)
+    made: Variant = scope["made"]
+    for field in ("layout", "guide", "guided_between", "needs"):
+        assert getattr(made, field) == getattr(row.variant, field)
+    for field in ("precision", "update", "runtime"):  # some are made anew by a function
+        one, other = getattr(made, field), getattr(row.variant, field)
+        assert one == other or one.__qualname__ == other.__qualname__
+
+
+def test_what_takes_more_than_some_lines_is_not_given_in_lines():
+    assert paste.plain("batched+kernel-noise+graph", make()) == ""
+
+
+@pytest.mark.parametrize("prediction", ["v", "x0"])
+def test_other_predictions_have_their_own_table(prediction):
+    model = make()
+    model = Model("tiny", model.network, model.shape, linear(STEPS), prediction=prediction, classes=10, null_label=10)
+    theirs, pasted = both("batched", model, 20)
+    assert torch.allclose(theirs, pasted, atol=1e-5)
