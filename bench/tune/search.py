@@ -15,7 +15,7 @@ from bench.tune.space import AT, BY_NAME, REFERENCE, SEAMS, Choice, contender, d
 # Slower by more than this, a value is not tried in other company. The largest change of worth that was seen: bfloat16,
 # 0.91 of the reference's speed alone, and 1.31 on top of a compiled step with batched guidance, 1.44 times as much.
 HOPELESS = 0.5
-# A smaller gain (as a logarithm) is not taken for granted in other company, where a compiler may undo it: channels-last,
+# A smaller gain (a logarithm) is not taken for granted in other company, where a compiler may undo it: channels-last,
 # 1.09 times as fast alone, made a compiled step slower. Such a value is tried by itself.
 LEAP = 0.1
 # seams that change what a seam is worth: a loss counts only where these were the same
@@ -68,7 +68,7 @@ class Search:
         return [c for c in around if c != choice and c != REFERENCE and self.legal(c)]
 
     def leap(self, choice: Choice) -> Choice:
-        """The combination, with every value put in that one change of it has shown, or clearly promises, to be faster."""
+        """The combination, with every value put in that one change of it clearly showed, or promises, to be faster."""
         gains = sorted(
             (gain, seam, label)
             for seam in SEAMS for label in self.allowed[seam]
