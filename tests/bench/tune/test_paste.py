@@ -44,12 +44,12 @@ def test_pasted_code_draws_the_same_samples(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMPILED)
-def test_pasted_compiled_code_draws_the_same_samples(name, monkeypatch):
+def test_pasted_compiled_code_draws_the_same_samples(name):
     import torch._inductor.config as inductor
 
-    monkeypatch.setattr(inductor, "freezing", False)  # put back what the pasted lines set
     torch.set_num_threads(1)
-    theirs, pasted = both(name, load_model("fashion-mnist"), 20)
+    with inductor.patch(freezing=False):  # which puts back what the pasted lines set
+        theirs, pasted = both(name, load_model("fashion-mnist"), 20)
     half = "bf16" in name
     assert torch.allclose(theirs, pasted, atol=2e-2 if half else 1e-4), float((theirs - pasted).abs().max())
 
