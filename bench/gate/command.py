@@ -219,9 +219,10 @@ def _task(arguments: argparse.Namespace, repository: Path) -> dict:
 def _command(arguments: argparse.Namespace, commit: str) -> str:
     """The command that repeats this run, with the revision by its name that does not move."""
     words = [f"python -m bench gate --against {commit[:12]}"]
-    for name in ("model", "shape", "rows"):
-        if getattr(arguments, name):
-            words.append(f"--{name} {shlex.quote(getattr(arguments, name))}")
+    unasked = parsed(["--against", commit])
+    for name in ("model", "shape", "rows", "batch", "device", "threads", "workers", "thresholds", "base_python"):
+        if (value := getattr(arguments, name)) != getattr(unasked, name):
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
     return " ".join([*words, f"--budget {arguments.budget:g}"])
 
 

@@ -131,6 +131,14 @@ def test_nohup_is_heeded_and_a_closed_terminal_ends_the_run_otherwise() -> None:
             signal.signal(signal.SIGHUP, kept)
 
 
+def test_the_command_shown_repeats_what_was_judged() -> None:
+    words = ["--against", "HEAD", "--model", "a b:make", "--device", "cuda", "--batch", "16", "--budget", "60"]
+    shown = command._command(command.parsed(words), "0123456789abcdef")
+    assert shown == (
+        "python -m bench gate --against 0123456789ab --model 'a b:make' --batch 16 --device cuda --budget 60"
+    )
+
+
 def test_on_github_the_page_gets_annotations_and_the_summary(given, monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
