@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import store
 from bench.contenders import CONTENDERS
 from bench.gate import compare, outputs, thresholds
+from bench.gate.command import names_in, parsed
 from bench.gate.compare import Change
 from bench.gate.thresholds import Thresholds
 from bench.measurement import Measurement
@@ -22,21 +23,24 @@ from sampler.errors import UsageError
 
 ASSUMED_SPREAD = 0.02  # between sessions, where too few stored results say how large it is
 FEWEST = 10  # differences between sessions of one commit that say it
-NEEDS_ANOTHER_REVISION = ("model", "shape", "ratchet", "base_python")
+# the rest is as the stored result was measured
+NEEDS_ANOTHER_REVISION = ("model", "shape", "ratchet", "base_python", "batch", "device", "threads", "budget", "workers",
+                          "seed")  # fmt: skip
 OK_EXIT, REGRESSION_EXIT, UNJUDGED_EXIT = 0, 1, 2
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure as the stored result was measured, and judge the ratios."""
+def run(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Measure as the stored result was measured, and judge the ratios: the exit code, and what to print."""
+    unasked = parsed(["--baseline", str(arguments.baseline)])
     for name in NEEDS_ANOTHER_REVISION:
-        if getattr(arguments, name):
+        if getattr(arguments, name) != getattr(unasked, name):
             raise UsageError(
-                f"--{name.replace('_', '-')} needs --against; a stored result knows its own rows and no more"
+                f"--{name.replace('_', '-')} needs --against; a stored result says itself how and what to measure"
             )
     limits = thresholds.load(arguments.thresholds or thresholds.FILE)
     before = store.load(arguments.baseline)
     # a row that this tree no longer has is not measured, and so MISSING
-    rows = arguments.rows.split(",") if arguments.rows else [n for n in before.rows if n in CONTENDERS]
+    rows = names_in(arguments.rows) or [n for n in before.rows if n in CONTENDERS]
     with Progress() as progress:
         now = measure(before.workload, rows, progress.say, f"python -m bench gate --baseline {arguments.baseline}")
     if arguments.rows:
@@ -54,11 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
         write_atomically(arguments.json, json.dumps(now.json()))
     if arguments.junit:
         write_atomically(arguments.junit, outputs.junit_of([(c.row, c.verdict, c.note) for c in found]))
-    print(text)
     # on another machine it informs: nothing there is an error
     told = [] if compare.foreign(before, now) else [(c.row, c.verdict, c.note) for c in found]
     outputs.on_github(outputs.annotations_of(told), text)
-    return code
+    return code, text
 
 
 def judged(

@@ -120,25 +120,35 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """The gate asked for; a fault of its own is BROKEN_EXIT, for Python's 1 says that something regressed."""
+    for path in filter(None, (arguments.markdown, arguments.json, arguments.junit)):  # refused before the work
+        writable_folder(path.resolve().parent)
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; name a file")
     if arguments.baseline:
         from bench.gate import baseline
 
-        return baseline.run(arguments)
-    if not arguments.budget > 0 or arguments.workers < 1 or arguments.batch < 1 or arguments.threads < 1:
-        raise UsageError("--budget, --workers, --batch and --threads must be positive")
-    for path in filter(None, (arguments.markdown, arguments.json, arguments.junit)):
-        writable_folder(path.resolve().parent)
+        judge = baseline.run
+    else:
+        judge = _against_a_revision
     try:
-        with Progress() as progress, _ends_in_order():
-            result = against(arguments, progress.say)
+        code, text = judge(arguments)
     except UsageError:
         raise
-    except Exception:  # Python's own exit code would be 1, which says that something regressed
+    except Exception:
         traceback.print_exc()
         return BROKEN_EXIT
+    print(text)
+    return code
+
+
+def _against_a_revision(arguments: argparse.Namespace) -> tuple[int, str]:
+    if not arguments.budget > 0 or arguments.workers < 1 or arguments.batch < 1 or arguments.threads < 1:
+        raise UsageError("--budget, --workers, --batch and --threads must be positive")
+    with Progress() as progress, _ends_in_order():
+        result = against(arguments, progress.say)
     write(result, arguments)
-    print(outputs.terminal(result))
-    return result.exit_code
+    return result.exit_code, outputs.terminal(result)
 
 
 def against(arguments: argparse.Namespace, say) -> GateResult:
@@ -155,7 +165,7 @@ def against(arguments: argparse.Namespace, say) -> GateResult:
             Side("the base", tree, python, trees.describe(repository, commit)),
             Side("this tree", repository, sys.executable, trees.describe(repository)),
             _task(arguments, repository), thresholds.load(arguments.thresholds or thresholds.FILE),
-            _names(arguments.rows) or (["model"] if arguments.model else None),
+            names_in(arguments.rows) or (["model"] if arguments.model else None),
             arguments.budget, arguments.workers, min(arguments.workers, FRESH_WORKERS), seed,
             arguments.strict, arguments.ratchet, environment.fingerprint(arguments.device),
             _command(arguments, commit),
@@ -167,7 +177,7 @@ def against(arguments: argparse.Namespace, say) -> GateResult:
     return replace(result, certificate=certificate.sentence(environment.machine(arguments.device), design))
 
 
-def _names(text: str | None) -> list[str]:
+def names_in(text: str | None) -> list[str]:
     """The rows of a list like a,b."""
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     if text is not None and not names:
@@ -209,9 +219,10 @@ def _task(arguments: argparse.Namespace, repository: Path) -> dict:
 def _command(arguments: argparse.Namespace, commit: str) -> str:
     """The command that repeats this run, with the revision by its name that does not move."""
     words = [f"python -m bench gate --against {commit[:12]}"]
-    for name in ("model", "shape", "rows"):
-        if getattr(arguments, name):
-            words.append(f"--{name} {shlex.quote(getattr(arguments, name))}")
+    unasked = parsed(["--against", commit])
+    for name in ("model", "shape", "rows", "batch", "device", "threads", "workers", "thresholds", "base_python"):
+        if (value := getattr(arguments, name)) != getattr(unasked, name):
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
     return " ".join([*words, f"--budget {arguments.budget:g}"])
 
 
@@ -220,7 +231,7 @@ def write(result: GateResult, arguments: argparse.Namespace) -> None:
     if arguments.markdown:
         write_atomically(arguments.markdown, outputs.markdown(result))
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(result.json()))
+        write_atomically(arguments.json, json.dumps(result.json(), allow_nan=False))
     if arguments.junit:
         write_atomically(arguments.junit, outputs.junit(result))
     outputs.on_github(outputs.annotations(result), outputs.markdown(result))
@@ -233,7 +244,8 @@ def _ends_in_order() -> Iterator[None]:
     def interrupt(number, frame):
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # nohup's wish
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from bench.sequential_test import FAIL, MISSING, PASS, UNSURE
 from bench.students_t import quantile
 
 FINGERPRINT = ("machine", "torch", "python")  # equal: the same class of machine and software
+WORK = ("model", "batch", "threads", "guidance", "device", "steps")  # equal: the same work
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def foreign(a: Measurement, b: Measurement) -> str:
             one, other = (".".join(str(v).split(".")[:2]) if v else v for v in (one, other))
         if one != other:
             found.append(f"{name} {one} against {other}")
-    for name in ("model", "batch", "threads", "guidance", "device"):
+    for name in WORK:
         one, other = getattr(a.workload, name), getattr(b.workload, name)
         if one != other:
             found.append(f"{name} {one} against {other}")

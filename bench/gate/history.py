@@ -11,6 +11,7 @@ from statistics import fmean, median
 
 import numpy as np
 
+from bench.gate.compare import WORK
 from bench.measurement import Measurement
 from sampler.errors import UsageError
 
@@ -57,14 +58,24 @@ class Series:
 
 
 def series(results: list[Measurement]) -> list[Series]:
-    """The series of every row, from results in the order measured."""
-    ordered = sorted(results, key=lambda m: m.started)
+    """The series of every row, from results in the order measured; of other work, a series of its own."""
+    by_work: dict[tuple, list[Measurement]] = {}
+    for m in sorted(results, key=lambda m: m.started):
+        by_work.setdefault(tuple(getattr(m.workload, name) for name in WORK), []).append(m)
+    found = []
+    for work, ordered in by_work.items():
+        said = ", ".join(f"{name} {value}" for name, value in zip(WORK, work, strict=True))
+        found += _series(ordered, f" ({said})" if len(by_work) > 1 else "")
+    return found
+
+
+def _series(ordered: list[Measurement], said: str) -> list[Series]:
     names = dict.fromkeys(name for m in ordered for name in m.rows if name != "reference")
     found = []
     for name in names:
         with_it = [m for m in ordered if name in m.rows and m.row(name).speedup is not None]
         found.append(Series(
-            name, [m.started for m in with_it],
+            name + said, [m.started for m in with_it],
             [m.environment["commit"] + ("-dirty" if m.environment["dirty"] else "") for m in with_it],
             [math.log(m.row(name).speedup.value) for m in with_it],  # type: ignore[union-attr]
         ))  # fmt: skip

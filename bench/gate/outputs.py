@@ -4,6 +4,7 @@ import os
 from xml.etree import ElementTree
 
 from bench.gate.verdict import GateResult, RowResult, shown_percent
+from bench.gate.worker import printable
 from bench.sequential_test import FAIL, MISSING, PASS, UNSURE
 
 HEAD = ("row", "verdict", "base ms", "slowdown [95 %]", "by the wall", "pairs", "evidence", "memory", "note")
@@ -103,7 +104,7 @@ def junit(result: GateResult) -> str:
         suite.set("tests", str(len(result.rows) + 1))
     for counted, number in counts.items():
         suite.set(counted, str(number))
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+    return _xml(suite)
 
 
 def junit_of(rows: list[tuple[str, str, str]]) -> str:
@@ -116,6 +117,14 @@ def junit_of(rows: list[tuple[str, str, str]]) -> str:
             ElementTree.SubElement(case, tags[verdict], message=note or verdict, type=verdict)
     for counted, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(counted, str(len(suite.findall(f"testcase/{tag}"))))
+    return _xml(suite)
+
+
+def _xml(suite: ElementTree.Element) -> str:
+    """As text; a message may hold what XML cannot (the colours of a terminal), which is left out."""
+    for element in suite.iter():
+        for name, value in element.items():
+            element.set(name, printable(value))
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
 
 

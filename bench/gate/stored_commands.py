@@ -34,7 +34,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         return 0
     if FAIL in verdicts:
         return 1
-    return 2 if MISSING in verdicts or (arguments.strict and UNSURE in verdicts) else 0
+    unjudged = MISSING in verdicts or not verdicts - {"skipped", "new"}
+    return 2 if unjudged or (arguments.strict and UNSURE in verdicts) else 0
 
 
 def _history(arguments: argparse.Namespace) -> int:

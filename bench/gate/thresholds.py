@@ -45,21 +45,26 @@ def load(path: Path = FILE) -> Thresholds:
         stored = tomllib.loads(Path(path).read_text())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
     unknown_ = stored.keys() - {"default", "rows"}
     if unknown_:
         raise UsageError(f"{path}: unknown section {sorted(unknown_)[0]!r}; known: default, rows")
     shipped = load().default if Path(path) != FILE else None
     default = _limits(path, "default", stored.get("default"), shipped)
-    rows = {name: _limits(path, name, entry, default) for name, entry in stored.get("rows", {}).items()}
+    entries = stored.get("rows", {})
+    if not isinstance(entries, dict):
+        raise UsageError(f"{path}: rows is {entries!r}; sections like [rows.ddim] are needed")
+    rows = {name: _limits(path, name, entry, default) for name, entry in entries.items()}
     return Thresholds(default, rows)
 
 
 def _limits(path: Path, name: str, entry: dict | None, base: Limits | None) -> Limits:
     if entry is None and base is not None:
         return base
-    entry = entry or {}
+    entry = {} if entry is None else entry
+    if not isinstance(entry, dict):
+        raise UsageError(f"{path}: {name} is {entry!r}; a section of its own is needed, like [default] or [rows.ddim]")
     known = {f.name for f in fields(Limits)}
     for key, value in entry.items():
         if key not in known:

@@ -15,6 +15,8 @@ from pathlib import Path
 from sampler.errors import UsageError
 
 ROOM = "ddpm-bench-gate"  # inside the repository's git directory: no status shows it
+# what git tells its hooks; a checkout that heeded it would write over the index of the commit in the making
+OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 Say = Callable[[str], None]
 
 
@@ -24,8 +26,11 @@ def silent(text: str) -> None:
 
 def git(repository: Path, *arguments: str) -> str:
     """The output of a git command; a failure is a UsageError in git's own words."""
+    environ = {name: value for name, value in os.environ.items() if name not in OF_A_HOOK}
     try:
-        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(repository), *arguments], env=environ, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         raise UsageError("git is not installed; the gate needs it to build the other revision") from None
     if done.returncode:
@@ -97,7 +102,11 @@ def prune(repository: Path, room: Path) -> list[Path]:
     """Remove the worktrees whose gate is gone; returns them."""
     gone = []
     for lock_path in room.glob("*.lock"):
-        with open(lock_path) as lock:
+        try:
+            lock = open(lock_path)  # noqa: SIM115 - closed below
+        except FileNotFoundError:
+            continue  # its gate has just ended
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

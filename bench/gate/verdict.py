@@ -256,8 +256,8 @@ class GateResult:
         return said + (f"; stopped early: {self.stopped}" if self.stopped else "")
 
     def json(self) -> dict[str, Any]:
-        """Raw pairs and verdicts."""
-        return {
+        """Raw pairs and verdicts; what is no finite number is None, as JSON knows no other."""
+        return _finite({
             "kind": "gate", "protocol": PROTOCOL, "base": self.base, "this": self.this, "started": self.started,
             "command": self.command, "seed": self.seed, "environment": self.environment, "phases_s": self.phases_s,
             "stopped": self.stopped, "contaminated": self.contaminated,
@@ -265,21 +265,28 @@ class GateResult:
             "headline": self.headline,
             "rows": [_row_json(row) for row in self.rows],
             "control": None if self.control is None else _row_json(self.control),
-        }  # fmt: skip
+        })  # fmt: skip
 
 
 def _row_json(row: RowResult) -> dict[str, Any]:
     value, low, high = row.slowdown
     first, fresh = row.evidences
-    finite = {"slowdown": value, "low": low, "high": high}
     return {
         "row": row.name, "verdict": row.verdict, "time_verdict": row.time_verdict, "note": row.note,
-        "skipped": row.skipped, **{k: v if math.isfinite(v) else None for k, v in finite.items()},
+        "skipped": row.skipped, "slowdown": value, "low": low, "high": high,
         "log10_evidence": first, "log10_evidence_fresh": fresh, "difference": row.difference,
         "built": row.built, "inspected": row.inspected, "calls": row.calls, "rule": asdict(row.rule),
         "limits": asdict(row.limits),
         "pairs": [asdict(pair) for pair in row.pairs], "confirming": [asdict(pair) for pair in row.confirming],
     }  # fmt: skip
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _log_ratio(this_s: float, base_s: float) -> float:

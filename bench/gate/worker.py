@@ -122,7 +122,7 @@ class Worker:
         line, _, self._unread = self._unread.partition(b"\n")
         answer = json.loads(line)
         if "error" in answer:
-            raise WorkerFault(answer["error"])
+            raise WorkerFault(printable(answer["error"]))
         return answer
 
     def _lost(self, doing: str) -> WorkerLost:
@@ -130,8 +130,13 @@ class Worker:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         self.complaints.seek(0)
         last = [line for line in self.complaints.read().decode(errors="replace").splitlines() if line.strip()][-1:]
-        said = f"; its last words: {last[0].strip()}" if last else ""
+        said = f"; its last words: {printable(last[0].strip())}" if last else ""
         return WorkerLost(f"a worker of {self.side.name} (process {self.process.pid}) {how} while {doing}{said}")
+
+
+def printable(text: str) -> str:
+    """Without what no file or terminal should be given: colours, other control characters, halves of characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _cache() -> Path:

@@ -1,14 +1,19 @@
 """`python -m bench gate`: what it refuses, what it writes, and its exit codes."""
 
+import contextlib
 import json
+import math
 import os
+import signal
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 
 from bench.__main__ import main
 from bench.gate import command
 from sampler.errors import UsageError
-from tests.bench.gate.made_up import failing, passing, result, row
+from tests.bench.gate.made_up import failing, noisy, passing, result, row
 from tests.bench.gate.test_trees import git
 
 
@@ -61,6 +66,9 @@ def test_a_word_that_is_not_understood_is_3_for_2_means_not_judged(capsys, argum
     (["--baseline", "none.json"], "cannot read none.json"),
     (["--baseline", "none.json", "--ratchet"], "--ratchet needs --against"),
     (["--baseline", "none.json", "--model", "a:b"], "--model needs --against"),
+    (["--baseline", "none.json", "--budget", "5"], "--budget needs --against"),
+    (["--baseline", "none.json", "--json", "/"], "/ is a folder; name a file"),
+    (["--against", "HEAD", "--markdown", "/"], "/ is a folder; name a file"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_3(capsys, arguments: list[str], said: str) -> None:
     assert main(["gate", *arguments]) == 3
@@ -89,6 +97,46 @@ def test_everything_that_is_asked_for_is_written(given, tmp_path, capsys) -> Non
     assert json.loads((tmp_path / "json").read_text())["exit_code"] == 1
     assert (tmp_path / "junit").read_text().startswith("<?xml")
     assert "compiled" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_written_afterwards_is_no_regression(given, monkeypatch, tmp_path, capsys) -> None:
+    given(result([passing()]))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "none" / "summary.md"))
+    assert main(["gate", "--against", "HEAD"]) == 3
+    assert "FileNotFoundError" in capsys.readouterr().err
+
+
+def test_what_is_written_can_be_read_whatever_a_row_says(given, tmp_path) -> None:
+    """Strict JSON knows no NaN, and XML no colours of a terminal."""
+    other = row("other", [replace(one, difference=math.nan) for one in noisy(0.0, 60)])
+    given(result([other, row("red", problem="RuntimeError: \x1b[31mred\x1b[0m \ud800")]))
+    found, xml = tmp_path / "gate.json", tmp_path / "gate.xml"
+    assert main(["gate", "--against", "HEAD", "--json", str(found), "--junit", str(xml)]) == 1
+    read = json.loads(found.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert read["rows"][0]["difference"] is None
+    assert read["rows"][0]["verdict"] == "FAIL"
+    (error,) = ElementTree.parse(xml).iterfind("testcase/error")
+    assert "[31mred" in error.get("message")
+
+
+def test_nohup_is_heeded_and_a_closed_terminal_ends_the_run_otherwise() -> None:
+    for before, ends in ((signal.SIG_IGN, False), (signal.SIG_DFL, True)):
+        kept = signal.signal(signal.SIGHUP, before)
+        try:
+            with pytest.raises(KeyboardInterrupt) if ends else contextlib.nullcontext(), command._ends_in_order():
+                signal.raise_signal(signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == before
+        finally:
+            signal.signal(signal.SIGHUP, kept)
+
+
+def test_the_command_shown_repeats_what_was_judged() -> None:
+    words = ["--against", "HEAD", "--model", "a b:make", "--device", "cuda", "--batch", "16", "--budget", "60"]
+    shown = command._command(command.parsed(words), "0123456789abcdef")
+    assert shown == (
+        "python -m bench gate --against 0123456789ab --model 'a b:make' --batch 16 --device cuda --budget 60"
+    )
 
 
 def test_on_github_the_page_gets_annotations_and_the_summary(given, monkeypatch, tmp_path, capsys) -> None:

@@ -129,6 +129,24 @@ def test_history_finds_the_step_and_no_other() -> None:
     assert "commit 0000000009" in text
 
 
+def test_other_work_is_no_change_of_level_and_no_regression(tmp_path, capsys) -> None:
+    """A result of another batch size says nothing about a commit."""
+    mixed = many([1.0] * 5 + [1.3] * 5)
+    for one in mixed[5:]:
+        one.workload = replace(one.workload, batch=16)
+    found = history.series(mixed)
+    assert [one.row.split(",")[1].strip() for one in found] == ["batch 4", "batch 16"]
+    assert [one.changes for one in found] == [[], []]
+    paths = [str(store.save(one, tmp_path)) for one in (mixed[0], mixed[-1])]
+    assert main(["compare", *paths]) == 0
+    assert "batch 4 against 16" in capsys.readouterr().out
+
+
+def test_two_results_of_which_no_row_could_be_judged_are_no_pass(tmp_path) -> None:
+    one = store.save(measurement(["reference"], []), tmp_path)
+    assert main(["compare", str(one), str(one)]) == 2
+
+
 def test_history_of_few_results_says_so_and_creep_is_told(tmp_path, capsys) -> None:
     for one in many([1.0, 1.01, 1.03]):
         store.save(one, tmp_path)

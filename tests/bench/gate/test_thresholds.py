@@ -45,6 +45,8 @@ def test_the_rule_knows_the_rows_and_the_floor() -> None:
     (ROW + 'explained = ""\n', "an empty 'explained'"),
     ("[row.compiled]\n", "unknown section 'row'"),
     ("[rows", "is not TOML"),
+    ("rows = 3\n", "rows is 3; sections like"),
+    ("[rows]\nddim = 3\n", "ddim is 3; a section of its own is needed"),
 ])  # fmt: skip
 def test_a_mistake_is_refused(tmp_path, text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):

@@ -48,6 +48,20 @@ def test_a_worktree_holds_the_other_revision_and_is_gone_afterwards(repository) 
     assert (repository / "file.txt").read_text() == "uncommitted"
 
 
+def test_in_a_commit_hook_the_commit_in_the_making_is_left_alone(repository, monkeypatch) -> None:
+    (repository / "new.txt").write_text("staged")
+    git(repository, "add", "new.txt")
+    index = repository / ".git" / "index"
+    before = index.read_bytes()
+    with monkeypatch.context() as hook:
+        hook.setenv("GIT_INDEX_FILE", str(index))
+        hook.setenv("GIT_DIR", str(repository / ".git"))
+        with trees.worktree(repository, trees.resolve(repository, "HEAD~1")) as tree:
+            assert (tree / "file.txt").read_text() == "one"
+    assert index.read_bytes() == before
+    assert git(repository, "diff", "--cached", "--name-only") == "new.txt"
+
+
 def test_it_is_gone_after_an_error_too(repository) -> None:
     with pytest.raises(KeyboardInterrupt), trees.worktree(repository, trees.resolve(repository, "main")) as tree:
         raise KeyboardInterrupt
