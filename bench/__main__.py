@@ -63,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--contenders", metavar="MODULE", help="further rows: the CONTENDERS of package.module or file.py")
     run.add_argument("--rows", metavar="A,B", help="only these rows (and the reference), by the names of `list`")
     run.add_argument("--strict", action="store_true", help="exit 2 where a row is not shown to keep its quality budget")
-    run.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    run.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: results in the checkout; "
+                     "results/scratch for preset smoke, results/models/MODEL for another model)")  # fmt: skip
     run.set_defaults(do=_run)
 
     show = commands.add_parser("list", help="print the rows: what each changes and what it needs")
@@ -98,11 +99,11 @@ def _run(arguments: argparse.Namespace) -> int:
     workload = from_options(arguments)
     extra = [contender.name for contender in planted(arguments.contenders)]
     rows = arguments.rows.split(",") if arguments.rows else [*CONTENDERS, *extra]
-    writable_folder(arguments.out)  # refused before the work, not after it
+    results = writable_folder(arguments.out or store.home(workload))  # refused before the work, not after it
     with Progress() as progress:
         command = "python -m bench " + " ".join(sys.argv[1:])
         measurement = measure(workload, rows, progress.say, command, arguments.contenders, watch=progress.watch)
-    path, outputs = keep(measurement, arguments.out)
+    path, outputs = keep(measurement, results)
     terminal.show(measurement)
     print(f"\nresult: {path}\nmade from it: {', '.join(str(p) for p in outputs)}")
     if measurement.interrupted:

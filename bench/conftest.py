@@ -102,7 +102,7 @@ def measured(request: pytest.FixtureRequest) -> Measurement:
                 measurement = measure(from_options(config.option), rows, progress.say, command, watch=progress.watch)
             except UsageError as error:
                 pytest.exit(str(error), returncode=3)
-        path, outputs = keep(measurement, store.RESULTS)
+        path, outputs = keep(measurement, store.home(measurement.workload, store.RESULTS))
     config.stash[MEASURED], config.stash[PATHS] = measurement, [path, *outputs]
     if measurement.interrupted:
         raise KeyboardInterrupt

@@ -2,14 +2,29 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from bench import schema
 from bench.environment import ROOT
 from bench.measurement import SCHEMA, Measurement
+from bench.workload import Workload
 from sampler.errors import UsageError
 
 RESULTS = ROOT / "results"
+
+
+def home(workload: Workload, results: Path | None = None) -> Path:
+    """The results folder of a run: a machine's own page shows the main job, and no trial run or other model takes it.
+
+    A trial (preset smoke) is kept under results/scratch, which git ignores; another model under results/models/<model>.
+    """
+    results = RESULTS if results is None else results
+    if workload.preset == "smoke":
+        return results / "scratch"
+    if workload.model != Workload.model:
+        return results / "models" / re.sub(r"[^\w.]+", "-", Path(workload.model).name)
+    return results
 
 
 def folder(measurement: Measurement, results: Path = RESULTS) -> Path:

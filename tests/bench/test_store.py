@@ -5,10 +5,13 @@ import math
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from bench import environment, store
+from bench.workload import Workload
 from sampler.errors import UsageError
 from tests.bench.synthetic import everything, measurement, pairs, probe
 
@@ -30,6 +33,18 @@ def test_nan_survives(tmp_path: Path) -> None:
     read = store.load(store.save(measurement(["reference", "ddim"], [probe("ddim", math.nan)]), tmp_path))
     assert math.isnan(read.row("ddim").probe_error)
     assert read.row("ddim").status == "red"
+
+
+def test_only_the_main_job_takes_a_machines_page(tmp_path: Path) -> None:
+    def home(preset: str, model: str = "fashion-mnist") -> str:
+        asked = SimpleNamespace(preset=preset, model=model)  # of a workload, an own model's file would have to be there
+        return str(store.home(cast(Workload, asked), tmp_path).relative_to(tmp_path))
+
+    assert home("quick") == home("full") == "."
+    assert home("smoke") == home("smoke", "fashion-mnist-32") == "scratch"
+    assert home("quick", "fashion-mnist-32") == "models/fashion-mnist-32"
+    assert home("quick", "../up/my_model.py:make") == "models/my_model.py-make"
+    assert store.home(Workload()) == store.RESULTS
 
 
 def test_a_dirty_checkout_is_in_the_name(tmp_path: Path) -> None:
