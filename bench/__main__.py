@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     workload = from_options(arguments)
     extra = [contender.name for contender in planted(arguments.contenders)]
-    rows = arguments.rows.split(",") if arguments.rows else [*CONTENDERS, *extra]
+    rows = gate.names_in(arguments.rows) or [*CONTENDERS, *extra]
     results = writable_folder(arguments.out or store.home(workload))  # refused before the work, not after it
     with Progress() as progress:
         command = "python -m bench " + " ".join(sys.argv[1:])

@@ -119,6 +119,11 @@ OK = (["reference", "ddim"], pairs("ddim", {0: [0.5], 1: [0.51]}))
 MISSING = (["reference", "ddim", "strided"], OK[1])
 
 
+def test_a_list_of_no_rows_is_refused(capsys) -> None:
+    assert main(["run", "--rows", ""]) == 3
+    assert "--rows '' names no row" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("made", "more", "code"), [
     (OK, {}, 0), (MISSING, {}, 1), (MISSING, {"interrupted": True}, 130),
 ])  # fmt: skip

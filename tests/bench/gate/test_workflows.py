@@ -64,7 +64,7 @@ def test_each_gate_is_asked_for_in_words_that_it_knows_after_a_checkout_that_has
         if not asked.model:
             from bench.contenders import CONTENDERS
 
-            assert set(command._names(asked.rows)) <= set(CONTENDERS)
+            assert set(command.names_in(asked.rows)) <= set(CONTENDERS)
         found += 1
     assert found >= 1
 
