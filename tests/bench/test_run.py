@@ -132,7 +132,7 @@ def test_the_reference_alone_is_refused(rows: list[str]) -> None:
 
 
 def test_rows_that_cannot_run_here_start_nothing_and_do_not_turn_the_exit(monkeypatch) -> None:
-    monkeypatch.setattr(run, "_inspect", lambda *arguments: pytest.fail("looked at the reference for nothing"))
+    monkeypatch.setattr(run, "inspect_rows", lambda *arguments: pytest.fail("looked at the reference for nothing"))
     job = measure(TINY, ["cuda-graph"])
     assert {name: job.row(name).status for name in job.rows} == {"reference": "grey", "cuda-graph": "grey"}
     assert failures(job) == []
