@@ -1,7 +1,8 @@
 """What a row's calls did, counted while they are made: network calls, graph replays, compilations.
 
 While slices are timed, compilations are counted around every one of them, and calls from Python in one of a few: a
-hook on the whole network is 2 µs where it is called in a row, and 40 between two steps that have filled the caches.
+hook on the whole network is 2 µs where it is called in a row; between two steps that have filled the caches it cost
+some 40 (0.8 % of a step of two calls, by slices with and without it).
 """
 
 import sys

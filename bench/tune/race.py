@@ -33,17 +33,18 @@ class Standing:
     @cached_property
     def times(self) -> dict[str, Times]:
         """Of each row; the reference's lie beside each row's own (see `pair`)."""
-        found: dict[str, Times] = {}
-        for e in self._of("pair"):
-            found.setdefault(e["row"], {})[e["process"], e["round"]] = (e["row_s"], e["row_wall_s"])
-        return found
+        return self._slices("row")
 
     @cached_property
     def beside(self) -> dict[str, Times]:
         """The reference's slices of each row's pairs."""
+        return self._slices("reference")
+
+    def _slices(self, side: str) -> dict[str, Times]:
+        """One side of each row's pairs."""
         found: dict[str, Times] = {}
         for e in self._of("pair"):
-            found.setdefault(e["row"], {})[e["process"], e["round"]] = (e["reference_s"], e["reference_wall_s"])
+            found.setdefault(e["row"], {})[e["process"], e["round"]] = (e[f"{side}_s"], e[f"{side}_wall_s"])
         return found
 
     @cached_property
