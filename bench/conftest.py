@@ -18,7 +18,8 @@ from bench.report import table
 from bench.run import measure
 from sampler.errors import UsageError
 
-ONLY_BY_NAME = ("test_peers.py", "test_pasted.py")  # benchmarks beside the table: they take minutes of their own
+# Benchmarks beside the table: they take minutes of their own
+ONLY_BY_NAME = ("test_peers.py", "test_pasted.py", "test_update_cost.py")
 GATED = pytest.StashKey[GateResult]()
 MEASURED = pytest.StashKey[Measurement]()
 PATHS = pytest.StashKey[list]()

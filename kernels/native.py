@@ -4,7 +4,7 @@ Runs on the calling thread alone and takes no part in autograd or in `torch.comp
 """
 
 import torch
-from torch import Size, Tensor, float32
+from torch import Tensor, float32
 
 from kernels.inputs import GuidedLike, halves, same_shape
 from kernels.native_build import library
@@ -29,16 +29,19 @@ def native_posterior(
     are copied. destination: contiguous, may be x; a fresh tensor otherwise. NaN is propagated. z is not read
     where σ = 0.
     """
-    shape = x.shape
-    x, destination = _state(x, shape, destination)
-    conditional, unconditional, scale = _halves(out, x, shape)
-    z, row = _plain("z", z, x, shape), _row(row)  # named: what was copied lives until the kernel has read it
-    library().posterior(
-        destination.data_ptr(), x.data_ptr(), conditional.data_ptr(),
-        None if unconditional is None else unconditional.data_ptr(), scale, row.data_ptr(),
-        z.data_ptr(), x.numel(),
-    )  # fmt: skip
-    return destination
+    conditional, unconditional, scale = _parts(out)
+    update = library().posterior
+    to = torch.empty_like(x) if destination is None else destination
+    if update(
+        to._cdata, x._cdata, conditional._cdata, None if unconditional is None else unconditional._cdata, scale,
+        row._cdata, z._cdata,
+    ):  # fmt: skip
+        return to
+    x, to = _state(x, destination)
+    pointers, _kept = _converted(x, to, out, row)
+    z = _plain("z", z, x)
+    _must(update(*pointers, z._cdata))
+    return to
 
 
 def native_posterior_drawn(
@@ -54,16 +57,19 @@ def native_posterior_drawn(
 
     sample_ids: [B] int64; step: an integer or a tensor of one. Nothing is drawn where σ = 0.
     """
-    shape = x.shape
-    x, destination = _state(x, shape, destination)
-    conditional, unconditional, scale = _halves(out, x, shape)
-    row, ids = _row(row), _ids(sample_ids, len(x))
-    library().posterior_drawn(
-        destination.data_ptr(), x.data_ptr(), conditional.data_ptr(),
-        None if unconditional is None else unconditional.data_ptr(), scale, row.data_ptr(),
-        ids.data_ptr(), len(x), x.numel() // max(len(x), 1), _seed(seed), int(step),
-    )  # fmt: skip
-    return destination
+    conditional, unconditional, scale = _parts(out)
+    update, draw = library().posterior_drawn, (_seed(seed), int(step))
+    to = torch.empty_like(x) if destination is None else destination
+    if update(
+        to._cdata, x._cdata, conditional._cdata, None if unconditional is None else unconditional._cdata, scale,
+        row._cdata, sample_ids._cdata, *draw,
+    ):  # fmt: skip
+        return to
+    x, to = _state(x, destination)
+    pointers, _kept = _converted(x, to, out, row)
+    ids = _ids(sample_ids, len(x))
+    _must(update(*pointers, ids._cdata, *draw))
+    return to
 
 
 def native_normal(seed: int, sample_ids: Tensor, step: int | Tensor, elements: int) -> Tensor:
@@ -82,41 +88,47 @@ def native_words(seed: int, sample_ids: Tensor, step: int | Tensor, blocks: int)
     return destination.to(torch.int64) & 0xFFFF_FFFF
 
 
-# An update takes some 30 microseconds, and each question to a tensor a tenth of one: each is asked once, and
-# what does not fit is told apart only after that.
+def _parts(out: Tensor | GuidedLike) -> tuple[Tensor, Tensor | None, float]:
+    if isinstance(out, Tensor):
+        return out, None, 1.0
+    return out.conditional, out.unconditional, float(out.scale)
 
 
-def _state(x: Tensor, shape: Size, destination: Tensor | None) -> tuple[Tensor, Tensor]:
+# What the kernel did not take as it was: converted, or refused in a sentence
+
+
+def _converted(x: Tensor, to: Tensor, out: Tensor | GuidedLike, row: Tensor) -> tuple[list, list[Tensor]]:
+    """The kernel's first six arguments, and the tensors behind them, which must outlive the call."""
+    conditional, unconditional, scale = halves(out, x)
+    conditional, row = _plain("out", conditional, x), _row(row)
+    unconditional = None if unconditional is None else _plain("out.unconditional", unconditional, x)
+    pointers = [None if tensor is None else tensor._cdata for tensor in (to, x, conditional, unconditional, row)]
+    kept = [tensor for tensor in (to, x, conditional, unconditional, row) if tensor is not None]
+    return [*pointers[:4], scale, pointers[4]], kept
+
+
+def _state(x: Tensor, destination: Tensor | None) -> tuple[Tensor, Tensor]:
     """x, contiguous, and where its successor goes."""
     if x.dtype is not float32 or not x.is_cpu:
         raise ValueError(f"x is {x.dtype} on {x.device}; the native kernel takes torch.float32 on a CPU")
-    if destination is x and x.is_contiguous():
-        return x, x
-    x = x.contiguous()
     if destination is None:
+        x = x.contiguous()
         return x, torch.empty_like(x)
     same_shape("destination", destination, x)
     if destination.dtype is not float32 or not destination.is_contiguous():
         raise ValueError(f"destination must be contiguous and torch.float32, not {destination.dtype}")
-    return x, destination
+    return x.contiguous(), destination
 
 
-def _halves(out: Tensor | GuidedLike, x: Tensor, shape: Size) -> tuple[Tensor, Tensor | None, float]:
-    """`kernels.inputs.halves` as the kernel reads them."""
-    if isinstance(out, Tensor):
-        return _plain("out", out, x, shape), None, 1.0
-    conditional, unconditional, scale = halves(out, x)
-    if unconditional is not None:
-        unconditional = _plain("out.unconditional", unconditional, x, shape)
-    return _plain("out.conditional", conditional, x, shape), unconditional, scale
-
-
-def _plain(name: str, tensor: Tensor, x: Tensor, shape: Size) -> Tensor:
-    """float32 and contiguous, as the kernel reads it; no copy where it is so already."""
-    if tensor.dtype is float32 and tensor.shape == shape and tensor.is_cpu and tensor.is_contiguous():
-        return tensor
+def _plain(name: str, tensor: Tensor, x: Tensor) -> Tensor:
+    """float32 and contiguous, as the kernel reads it."""
     same_shape(name, tensor, x)
     return tensor.to(float32).contiguous()
+
+
+def _must(made: bool) -> None:
+    if not made:
+        raise RuntimeError("the native kernel takes dense tensors of PyTorch's own, and one of these is not")
 
 
 def _row(row: Tensor) -> Tensor:
@@ -124,7 +136,7 @@ def _row(row: Tensor) -> Tensor:
         raise ValueError(f"row must hold 6 coefficients (a, b, c, d, σ, bound), got the shape {list(row.shape)}")
     if not row.is_cpu:
         raise ValueError(f"row is on {row.device}, but x is on cpu")
-    return row if row.dtype is float32 and row.is_contiguous() else row.to(float32).contiguous()
+    return row.to(float32).contiguous()
 
 
 def _seed(seed: int) -> int:

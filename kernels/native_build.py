@@ -6,24 +6,30 @@ import os
 import shutil
 import subprocess
 import tempfile
-from ctypes import c_float, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import c_bool, c_float, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
+
+import torch
 
 SOURCES = [Path(__file__).with_name(name) for name in ("native.cpp", "normal.h")]
 # No flag may let the compiler assume that there is no NaN; traps and errno only hinder vector code.
 FLAGS = [
-    "-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
+    "-std=c++20", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
     "-fopenmp-simd", "-Wno-ignored-attributes", "-shared", "-fPIC",
 ]  # fmt: skip
 
-_OUT = [c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_void_p]  # destination … row, see native.cpp
+_TORCH = Path(torch.__file__).parent
+# The kernel looks into PyTorch's tensors: their header, and the library of theirs that this process has loaded
+HEADERS, LIBRARIES = ["-isystem", str(_TORCH / "include")], ["-L", str(_TORCH / "lib"), "-lc10"]
+
+_UPDATE = [c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_void_p, c_void_p]  # destination …, see native.cpp
 _KEY = [c_void_p, c_int64, c_int64, c_uint64, c_uint32]  # ids, batch, elements, seed, step
 FUNCTIONS = {
-    "posterior": [*_OUT, c_void_p, c_int64],
-    "posterior_drawn": [*_OUT, *_KEY],
-    "normal": [c_void_p, *_KEY],
-    "words": [c_void_p, *_KEY],
+    "posterior": (c_bool, _UPDATE),
+    "posterior_drawn": (c_bool, [*_UPDATE, c_uint64, c_uint32]),
+    "normal": (None, [c_void_p, *_KEY]),
+    "words": (None, [c_void_p, *_KEY]),
 }
 
 
@@ -40,9 +46,8 @@ def library() -> ctypes.CDLL:
         raise RuntimeError(
             f"the native kernel does not load ({error}); set DDPM_BENCH_CACHE to another folder"
         ) from error
-    for name, argument_types in FUNCTIONS.items():
-        getattr(loaded, name).argtypes = argument_types
-        getattr(loaded, name).restype = None
+    for name, (result, arguments) in FUNCTIONS.items():
+        getattr(loaded, name).restype, getattr(loaded, name).argtypes = result, arguments
     return loaded
 
 
@@ -54,7 +59,7 @@ def cache_folder() -> Path:
 def _built(compiler: str, folder: Path) -> Path:
     # The predefined macros name the compiler's version and every instruction set of this processor
     macros = _run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
-    parts = [macros, *FLAGS, *(source.read_text() for source in SOURCES)]
+    parts = [macros, *FLAGS, torch.__version__, *LIBRARIES, *(source.read_text() for source in SOURCES)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
     finished = folder / f"native-{key}.so"
     if finished.exists():
@@ -63,7 +68,7 @@ def _built(compiler: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="building-", dir=folder) as building:
             fresh = Path(building) / "native.so"
-            _run([compiler, *FLAGS, str(SOURCES[0]), "-o", str(fresh)])
+            _run([compiler, *FLAGS, *HEADERS, str(SOURCES[0]), *LIBRARIES, "-o", str(fresh)])
             os.replace(fresh, finished)  # atomic: of two processes that race, the last one wins, whole
     except OSError as error:
         raise RuntimeError(

@@ -13,7 +13,7 @@ from kernels import native_build
 from sampler.noise import philox_4x32, philox_normal
 
 ROOT = Path(__file__).parents[2]
-LOAD = "from kernels.native_build import library; print(library().posterior.restype)"
+LOAD = "from kernels.native_build import library; print(library().normal.restype)"
 
 
 @pytest.fixture

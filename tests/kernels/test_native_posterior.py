@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sampler.posterior import Guided, posterior
 
@@ -142,3 +143,19 @@ def test_misuse_is_named(native, rows):
         native.native_posterior_drawn(x, x, 1, ids[:1], 0, row)
     with pytest.raises(ValueError, match="seed -1 is outside"):
         native.native_posterior_drawn(x, x, -1, ids, 0, row)
+
+
+def test_what_is_no_dense_tensor_of_pytorch_is_refused(native, rows):
+    """The kernel looks into the tensors itself, so nothing may reach it whose memory is elsewhere, or none."""
+    x, ids = torch.zeros(2, 3), torch.arange(2)
+    with FakeTensorMode():
+        fake = torch.zeros(2, 3)
+    for strange in (x.to_sparse(), torch.zeros(2, 3).to_mkldnn(), fake):
+        for arguments in ((strange, x, x), (x, strange, x), (x, x, strange)):
+            with pytest.raises((ValueError, RuntimeError)):
+                native.native_posterior(*arguments, rows[0], None)
+        with pytest.raises((ValueError, RuntimeError)):
+            native.native_posterior(x, x, x, rows[0], strange)
+        with pytest.raises((ValueError, RuntimeError)):
+            native.native_posterior_drawn(x, strange, 1, ids, 0, rows[0])
+    assert not x.any()
