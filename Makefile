@@ -28,10 +28,10 @@ bench: $(VENV)/installed  ## measure every technique on this machine and print t
 test: $(VENV)/installed  ## the quick tests, without a GPU
 	$(BIN)/python -m pytest tests -m "not slow and not long and not gpu and not extra"
 
-test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs), without a GPU
+test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs, tables of own models), without a GPU
 	$(BIN)/python -m pytest tests -m "slow and not gpu and not extra"
 
-test-long: $(VENV)/installed  ## full tables of other people's models, peers over 1,000 steps: twenty minutes
+test-long: $(VENV)/installed  ## peers over 1,000 steps, two ranks, a table without labels: some minutes
 	$(BIN)/python -m pytest tests -m "long and not gpu and not extra"
 
 test-extra: $(VENV)/installed-dev  ## looks at the report in Chromium, where one is installed (apt-get install chromium)

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,7 @@ def tf32(network: nn.Module) -> Prepared:
     return Prepared(network, lambda: _tf32(True))
 
 
+@cache  # one dtype, one function: variants are compared by what they are made of
 def autocast(dtype: torch.dtype) -> Precision:
     """Autocast to float16 or bfloat16, entered once around the loop."""
 
@@ -59,6 +61,7 @@ def autocast(dtype: torch.dtype) -> Precision:
     return prepare
 
 
+@cache
 def cast(dtype: torch.dtype) -> Precision:
     """Weights cast once to `dtype`; the state is cast at the network's door and comes back in `dtype`."""
 

@@ -1,5 +1,6 @@
 """An own model in the harness: looked at in another process, fitted into the workload, its table told from others."""
 
+import math
 import os
 import re
 import subprocess
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import own_model
-from bench.contenders import CONTENDERS
+from bench import own_model, store
+from bench.contenders import CONTENDERS, cpu_has_bf16
 from bench.fitting import unfit
 from bench.gate.worker_script import FactoryRows
 from bench.measurement import Measurement
@@ -63,6 +64,7 @@ def test_rows_that_say_nothing_about_a_model_say_why(known):
     )
     assert why["limited-guidance"].endswith("the same as 'reference'")
     assert why["all-equal-steps"].endswith("the same as 'all-lossless'")
+    assert why["all-half-limited"].endswith("the same as 'all-half'")
     assert "predicts v" in why["textbook"]
     assert "predicts v" in why["textbook-strided"]
     assert "no convolution" in why["channels-last"]
@@ -145,14 +147,49 @@ def test_a_model_that_cannot_be_used_ends_pytest_with_a_sentence(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.long
+RUN_ON_A_CPU = [
+    "textbook", "reference", "batched-cfg", "channels-last", "compiled-update", "native-update", "compiled",
+    "all-lossless", "autocast-bf16", "cast-bf16", "all-half", "limited-guidance", "all-equal-steps",
+    "all-half-limited", "textbook-strided", "strided", "ddim", "all-together",
+]  # fmt: skip
+HALF = [] if cpu_has_bf16() else ["all-half", "all-half-limited"]  # slower than float32 there, so left out
+SAME_UNGUIDED = ["batched-cfg", "limited-guidance", "all-equal-steps", "all-half-limited"]
+
+
+def full_table(done: subprocess.CompletedProcess, folder: Path, left_out: list[str], heading: str) -> None:
+    """Exit code 0, and of every row figures in the stored result and on the terminal, or a sentence why not."""
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-5000:]  # every row that is not left out ran
+    assert "Traceback" not in said
+    assert heading in done.stdout
+    result = store.load(store.newest(folder / "results" / "scratch"))
+    assert sorted(result.rows) == sorted(CONTENDERS)
+    assert not result.interrupted
+    rows = [result.row(name) for name in result.rows]
+    measured = [row for row in rows if row.status == "ok"]
+    assert {row.name for row in measured} == set(RUN_ON_A_CPU) - set(left_out)
+    assert f"{len(measured)} passed, {len(rows) - len(measured)} skipped" in done.stdout
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    for row in rows:
+        if row in measured:
+            assert 0 < row.step_ms < math.inf
+            assert row.name == "reference" or 0 < row.speedup.value < math.inf
+            assert row.pairs
+            assert row.first_call_s
+            assert result.of("evidence", row.name)
+            assert CONTENDERS[row.name].textbook or row.divergence  # against a float64 run, on the same noise
+        else:
+            assert row.status == "grey"
+            assert re.match("needs CUDA|.*without guidance this row is the same as|.*bfloat16", row.reason)
+            assert row.reason in lines[row.name]
+
+
+@pytest.mark.slow
 def test_the_model_in_the_readme_goes_through_to_a_full_table(tmp_path):
     (tmp_path / "my_model.py").write_text(readme_model())
     assert len(readme_model().strip().splitlines()) <= 15
     done = run_bench(tmp_path, "my_model.py:make")
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "my_model.py:make, batch 4, 20 steps, guidance 3" in done.stdout
-    assert "failed" not in done.stdout.lower()
+    full_table(done, tmp_path, HALF, "my_model.py:make, batch 4, 20 steps, guidance 3")
 
 
 @pytest.mark.long
@@ -162,17 +199,16 @@ def test_a_model_without_labels_goes_through_to_a_table(tmp_path):
     assert "without guidance this row is the same as 'reference'" in done.stdout.replace("\n", " ")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_unet_saved_by_diffusers_goes_through_to_a_full_table(tmp_path):
     diffusers = pytest.importorskip("diffusers")
     diffusers.UNet2DModel(
         sample_size=16, in_channels=1, out_channels=1, block_out_channels=(8, 16), norm_num_groups=4,
-        layers_per_block=1, down_block_types=("DownBlock2D", "AttnDownBlock2D"), attention_head_dim=8,
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1, down_block_types=("DownBlock2D",) * 2, attention_head_dim=8,  # that is of its middle
+        up_block_types=("UpBlock2D",) * 2,
     ).save_pretrained(tmp_path / "unet")  # fmt: skip
     done = run_bench(tmp_path, "unet")
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "unet, batch 4, 20 steps, guidance 1" in done.stdout
+    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "unet, batch 4, 20 steps, guidance 1")
 
 
 UNET = """
@@ -185,10 +221,9 @@ def make():
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_unet_of_denoising_diffusion_pytorch_goes_through_to_a_full_table(tmp_path):
     pytest.importorskip("einops")
     (tmp_path / "theirs.py").write_text(UNET)
     done = run_bench(tmp_path, "theirs.py:make")
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "theirs.py:make, batch 4, 20 steps, guidance 1" in done.stdout
+    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "theirs.py:make, batch 4, 20 steps, guidance 1")

@@ -1,5 +1,6 @@
 """Adapters, each against the library itself: the same answers, and the same picture as its own loop draws."""
 
+import copy
 import importlib.util
 
 import pytest
@@ -242,6 +243,97 @@ def test_its_classes_have_a_label_for_none(theirs):
             model.network(x, t, torch.tensor([3, 3])), unet(x, t, torch.tensor([0, 0]), cond_drop_prob=1.0)
         )
     assert check(model).notes == ()
+
+
+LATE = torch.tensor([999, 998, 997])  # in bfloat16 all three are 1000
+
+
+def unet_with(theirs, classes, **options):
+    from denoising_diffusion_pytorch import classifier_free_guidance as guided
+
+    torch.manual_seed(0)
+    library, more = (guided, {"num_classes": classes}) if classes else (theirs, {})
+    unet = library.Unet(dim=8, dim_mults=(1, 2), channels=1, **more, **options).eval()
+    return unet, lambda: library.GaussianDiffusion(unet, image_size=8, timesteps=1000)
+
+
+@ddp
+@pytest.mark.parametrize("classes", [0, 3])
+def test_its_time_embedding_is_cast_with_the_network(theirs, classes):
+    unet, around = unet_with(theirs, classes)
+    modules, before = list(unet.modules()), {name: value.clone() for name, value in unet.state_dict().items()}
+    network = adapted(around(), "x").network
+    x, labels = torch.randn(3, 1, 8, 8), torch.tensor([2, 1, 0]) if classes else None
+    with torch.no_grad():
+        expected = unet(x, LATE, labels, cond_drop_prob=0.0) if classes else unet(x, LATE)
+        assert torch.equal(network(x, LATE, labels), expected)
+        for dtype, near in ((torch.float64, 2e-6), (torch.float16, 5e-3), (torch.bfloat16, 5e-2)):
+            found = copy.deepcopy(network).to(dtype)(x.to(dtype), LATE, labels)
+            assert found.dtype == dtype
+            torch.testing.assert_close(found.float(), expected, rtol=0, atol=near)
+    assert list(unet.modules()) == modules
+    for name, value in unet.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name])
+
+
+@ddp
+@pytest.mark.parametrize("classes", [0, 3])
+def test_timesteps_are_never_rounded_to_half(theirs, classes):
+    options = {} if classes else {"sinusoidal_pos_emb_theta": 5000}
+    unet, around = unet_with(theirs, classes, **options)
+    network = adapted(around(), "x").network.network
+
+    def embedded(dtype):
+        """What the first layer is given."""
+        found = []
+        cast = copy.deepcopy(network.time_mlp).to(dtype)
+        cast.layers[0].register_forward_pre_hook(lambda _, given: found.append(given[0]))
+        cast(LATE)
+        return found[0]
+
+    in_float32 = unet.time_mlp[0](LATE)
+    assert torch.equal(embedded(torch.float32), in_float32)
+    for dtype in (torch.float16, torch.bfloat16):
+        assert torch.equal(embedded(dtype), in_float32.to(dtype))  # rounded once, at the end
+    angles = LATE.double()[:, None] * options.get("sinusoidal_pos_emb_theta", 10_000) ** (-torch.arange(4).double() / 3)
+    exact = torch.cat([angles.sin(), angles.cos()], dim=1)
+    torch.testing.assert_close(embedded(torch.float64), exact, rtol=0, atol=1e-12)
+
+
+@ddp
+def test_its_time_embedding_compiles_to_one_graph(theirs):
+    _, around = unet_with(theirs, 0)
+    cast = copy.deepcopy(adapted(around(), "x").network.network.time_mlp).double()
+    with torch.no_grad():
+        assert torch.equal(torch.compile(cast, backend="eager", fullgraph=True)(LATE), cast(LATE))
+
+
+@ddp
+def test_what_its_unet_learns_later_is_in_the_model(theirs):
+    unet, around = unet_with(theirs, 0)
+    network, x = adapted(around(), "x").network, torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        before = network(x, LATE)
+        for parameter in unet.time_mlp.parameters():
+            parameter.add_(0.1)
+        assert torch.equal(network(x, LATE), unet(x, LATE))
+        assert not torch.equal(network(x, LATE), before)
+
+
+@ddp
+def test_a_time_embedding_of_ones_own_is_left_as_it_is(theirs):
+    unet, around = unet_with(theirs, 0)
+    unet.time_mlp[0].forward = lambda t: t[:, None] / torch.arange(1.0, 9.0)
+    assert adapted(around(), "x").network.network is unet
+
+
+@ddp
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("option", ["learned_sinusoidal_cond", "random_fourier_features"])
+def test_its_own_diffusion_refuses_the_other_time_embeddings(theirs, classes, option):
+    with pytest.raises(AssertionError):  # so there is nothing to adapt
+        unet_with(theirs, classes, **{option: True})[1]()
 
 
 @ddp
