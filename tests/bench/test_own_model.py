@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import own_model, store
 from bench.contenders import CONTENDERS, cpu_has_bf16
@@ -127,6 +128,10 @@ def readme_model() -> str:
     return block
 
 
+# DDIM then takes five: one alone, from pure noise, is clipped but for a few pixels, too few to tell rounding from error
+STEPS = ("--steps", "100")
+
+
 def run_bench(folder: Path, model: str, *more: str) -> subprocess.CompletedProcess:
     """The command of the README from somebody's own folder, the results kept out of the checkout's."""
     code = (
@@ -168,13 +173,11 @@ def full_table(done: subprocess.CompletedProcess, folder: Path, left_out: list[s
     rows = [result.row(name) for name in result.rows]
     measured = [row for row in rows if row.status == "ok"]
     assert {row.name for row in measured} == set(RUN_ON_A_CPU) - set(left_out)
-    assert f"{len(measured)} passed, {len(rows) - len(measured)} skipped" in done.stdout
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     for row in rows:
         if row in measured:
             assert 0 < row.step_ms < math.inf
-            assert row.name == "reference" or 0 < row.speedup.value < math.inf
-            assert row.pairs
+            assert row.name == "reference" or (row.pairs and 0 < row.speedup.value < math.inf)
             assert row.first_call_s
             assert result.of("evidence", row.name)
             assert CONTENDERS[row.name].textbook or row.divergence  # against a float64 run, on the same noise
@@ -188,8 +191,8 @@ def full_table(done: subprocess.CompletedProcess, folder: Path, left_out: list[s
 def test_the_model_in_the_readme_goes_through_to_a_full_table(tmp_path):
     (tmp_path / "my_model.py").write_text(readme_model())
     assert len(readme_model().strip().splitlines()) <= 15
-    done = run_bench(tmp_path, "my_model.py:make")
-    full_table(done, tmp_path, HALF, "my_model.py:make, batch 4, 20 steps, guidance 3")
+    done = run_bench(tmp_path, "my_model.py:make", *STEPS)
+    full_table(done, tmp_path, HALF, "my_model.py:make, batch 4, 100 steps, guidance 3")
 
 
 @pytest.mark.long
@@ -202,13 +205,14 @@ def test_a_model_without_labels_goes_through_to_a_table(tmp_path):
 @pytest.mark.slow
 def test_a_unet_saved_by_diffusers_goes_through_to_a_full_table(tmp_path):
     diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
     diffusers.UNet2DModel(
         sample_size=16, in_channels=1, out_channels=1, block_out_channels=(8, 16), norm_num_groups=4,
         layers_per_block=1, down_block_types=("DownBlock2D",) * 2, attention_head_dim=8,  # that is of its middle
         up_block_types=("UpBlock2D",) * 2,
     ).save_pretrained(tmp_path / "unet")  # fmt: skip
-    done = run_bench(tmp_path, "unet")
-    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "unet, batch 4, 20 steps, guidance 1")
+    done = run_bench(tmp_path, "unet", *STEPS)
+    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "unet, batch 4, 100 steps, guidance 1")
 
 
 UNET = """
@@ -216,7 +220,7 @@ from bench.peers import denoising_diffusion
 
 def make():
     theirs = denoising_diffusion()
-    unet = theirs.Unet(dim=8, dim_mults=(1, 2), channels=1, flash_attn=False)
+    unet = theirs.Unet(dim=8, dim_mults=(1,), channels=1, full_attn=(False,))  # in its middle attention is full
     return theirs.GaussianDiffusion(unet, image_size=16, timesteps=100, beta_schedule="linear", objective="pred_noise")
 """
 
@@ -225,5 +229,5 @@ def make():
 def test_a_unet_of_denoising_diffusion_pytorch_goes_through_to_a_full_table(tmp_path):
     pytest.importorskip("einops")
     (tmp_path / "theirs.py").write_text(UNET)
-    done = run_bench(tmp_path, "theirs.py:make")
-    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "theirs.py:make, batch 4, 20 steps, guidance 1")
+    done = run_bench(tmp_path, "theirs.py:make", *STEPS)
+    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "theirs.py:make, batch 4, 100 steps, guidance 1")
