@@ -155,8 +155,12 @@ def of_contender(stage: Stage, contender: Contender, sampler: Sampler) -> Diverg
     """
     model, asked = stage.model, stage.workload.steps
     own = contender.path(model, asked)
-    short = min(asked, SHORT if own.steps >= asked or contender.lossless else SHORT_OF_FEWER)
-    path = full_path(model, short) if contender.lossless else contender.path(model, short)
+    if contender.lossless:
+        path = full_path(model, min(asked, SHORT))
+    elif own.steps >= asked:
+        path = contender.path(model, min(asked, SHORT))
+    else:  # however few were asked for: a single step from pure noise, nearly all clipped, compares a handful of pixels
+        path = contender.path(model, min(model.schedule.steps, SHORT_OF_FEWER))
     compared = SameNoise(model, stage.condition, stage.guidance, stage.batch, stage.workload.seed)
     found = compared.divergence(sampler, path)
     return replace(found, table=compare_tables(own, full_path(model, asked))) if contender.lossless else found

@@ -128,17 +128,13 @@ def readme_model() -> str:
     return block
 
 
-# DDIM then takes five: one alone, from pure noise, is clipped but for a few pixels, too few to tell rounding from error
-STEPS = ("--steps", "100")
-
-
-def run_bench(folder: Path, model: str, *more: str) -> subprocess.CompletedProcess:
+def run_bench(folder: Path, model: str) -> subprocess.CompletedProcess:
     """The command of the README from somebody's own folder, the results kept out of the checkout's."""
     code = (
         "import sys, pytest; from pathlib import Path; from bench import store; "
         f"store.RESULTS = Path({str(folder / 'results')!r}); "
         f"sys.exit(pytest.main([{str(ROOT / 'bench')!r}, '--benchmark-only', '-q', '-p', 'no:cacheprovider', "
-        f"'--preset', 'smoke', '--budget', '10', '--model', {model!r}, *{list(more)!r}]))"
+        f"'--preset', 'smoke', '--budget', '10', '--model', {model!r}]))"
     )
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, "-P", "-c", code], cwd=folder, env=environ, capture_output=True, text=True)
@@ -191,8 +187,8 @@ def full_table(done: subprocess.CompletedProcess, folder: Path, left_out: list[s
 def test_the_model_in_the_readme_goes_through_to_a_full_table(tmp_path):
     (tmp_path / "my_model.py").write_text(readme_model())
     assert len(readme_model().strip().splitlines()) <= 15
-    done = run_bench(tmp_path, "my_model.py:make", *STEPS)
-    full_table(done, tmp_path, HALF, "my_model.py:make, batch 4, 100 steps, guidance 3")
+    done = run_bench(tmp_path, "my_model.py:make")
+    full_table(done, tmp_path, HALF, "my_model.py:make, batch 4, 20 steps, guidance 3")
 
 
 @pytest.mark.long
@@ -211,8 +207,8 @@ def test_a_unet_saved_by_diffusers_goes_through_to_a_full_table(tmp_path):
         layers_per_block=1, down_block_types=("DownBlock2D",) * 2, attention_head_dim=8,  # that is of its middle
         up_block_types=("UpBlock2D",) * 2,
     ).save_pretrained(tmp_path / "unet")  # fmt: skip
-    done = run_bench(tmp_path, "unet", *STEPS)
-    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "unet, batch 4, 100 steps, guidance 1")
+    done = run_bench(tmp_path, "unet")
+    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "unet, batch 4, 20 steps, guidance 1")
 
 
 UNET = """
@@ -229,5 +225,5 @@ def make():
 def test_a_unet_of_denoising_diffusion_pytorch_goes_through_to_a_full_table(tmp_path):
     pytest.importorskip("einops")
     (tmp_path / "theirs.py").write_text(UNET)
-    done = run_bench(tmp_path, "theirs.py:make", *STEPS)
-    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "theirs.py:make, batch 4, 100 steps, guidance 1")
+    done = run_bench(tmp_path, "theirs.py:make")
+    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "theirs.py:make, batch 4, 20 steps, guidance 1")

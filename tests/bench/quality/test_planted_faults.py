@@ -89,6 +89,14 @@ def test_rounding_alone_is_no_fault(name: str, stage: Stage) -> None:
     assert len(found.error) == 10
 
 
+def test_several_steps_are_compared_of_a_row_that_takes_one_of_twenty(stage: Stage) -> None:
+    ddim = CONTENDERS["ddim"]
+    assert ddim.path(stage.model, SMALL.steps).steps == 1
+    found = same_noise.of_contender(stage, ddim, stage.arm(ddim).sampler)
+    assert len(found.timesteps) == same_noise.SHORT_OF_FEWER // 20 == 5
+    assert found.fault == ""
+
+
 def test_the_reference_repeats_its_bits_and_a_limited_row_has_its_own_truth(model, short) -> None:
     compared, path = short
     condition = compared.condition
