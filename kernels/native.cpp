@@ -1,13 +1,15 @@
 // The posterior update of one sampler step (sampler.posterior.posterior) on a CPU: one pass over memory, on
-// one thread, with its noise read or drawn in registers. Compiled and called by native.py.
+// one thread, with its noise read or drawn in registers. Compiled by native_build.py, called by native.py.
 //
 // Built with -ffp-contract=off, so every operation rounds as PyTorch's separate ones do and the update with
 // noise from memory equals the definition bit for bit. `destination` may be any of the inputs.
 //
-// The updates take PyTorch's own tensors (`tensor._cdata`) and look at them here: a dozen questions asked from
-// Python between two network calls, when all its code has left the caches, cost as much as a fifth of the update.
+// The updates take PyTorch's own tensors (`tensor._cdata`) and look at them here: asked from Python between two
+// network calls, when its code has left the caches, the same dozen questions make the update longer.
 
 #include <c10/core/TensorImpl.h>
+
+#include <typeinfo>
 
 #include "normal.h"
 
@@ -20,22 +22,34 @@ struct Row {
     float a, b, c, d, sigma, bound;
 };
 
-// Whether the kernel can read a tensor as it lies; sparse ones are turned away before they are asked for strides.
+// Whether the kernel can read a tensor as it lies: PyTorch's plain kind on a CPU, none of those derived from it
+// (nested, sparse, wrapped), no stand-in without memory, no view that means its negative.
 template <typename T>
 bool plain(const Tensor* tensor) {
-    return tensor->is_cpu() && tensor->layout() == c10::kStrided && !tensor->is_python_dispatch() &&
-           tensor->has_storage() && tensor->dtype().Match<T>() && tensor->is_contiguous();
+    return typeid(*tensor) == typeid(Tensor) && tensor->is_cpu() && !tensor->is_python_dispatch() &&
+           !tensor->is_neg() && tensor->has_storage() && tensor->dtype().Match<T>() && tensor->is_contiguous() &&
+           (tensor->numel() == 0 || tensor->data());
 }
 
 bool plain_like(const Tensor* tensor, const Tensor* x) { return plain<float>(tensor) && tensor->sizes() == x->sizes(); }
 
-float* floats(const Tensor* tensor) { return static_cast<float*>(const_cast<Tensor*>(tensor)->mutable_data()); }
+const float* floats(const Tensor* tensor) { return static_cast<const float*>(tensor->data()); }
 
 // Whether all of an update's tensors can be read as they lie; unconditional may be null.
 bool fit(const Tensor* destination, const Tensor* x, const Tensor* conditional, const Tensor* unconditional,
          const Tensor* row) {
     return plain<float>(x) && (destination == x || plain_like(destination, x)) && plain_like(conditional, x) &&
            (!unconditional || plain_like(unconditional, x)) && plain<float>(row) && row->numel() == 6;
+}
+
+// No exception of PyTorch's may reach Python's foreign-function interface, which would end the process.
+template <typename Work>
+bool made(Work work) {
+    try {
+        return work();
+    } catch (...) {
+        return false;
+    }
 }
 
 // The network's output: unconditional is null where there is no guidance.
@@ -92,37 +106,41 @@ extern "C" {
 
 // Both updates return whether they were made: where not, nothing was touched, and a tensor must be converted first.
 
-bool posterior(const Tensor* destination, const Tensor* x, const Tensor* conditional, const Tensor* unconditional,
+bool posterior(Tensor* destination, const Tensor* x, const Tensor* conditional, const Tensor* unconditional,
                float scale, const Tensor* row, const Tensor* z) {
-    if (!fit(destination, x, conditional, unconditional, row) || !plain_like(z, x)) return false;
-    const Row& values = *reinterpret_cast<const Row*>(floats(row));
-    update(floats(destination), floats(x),
-           {floats(conditional), unconditional ? floats(unconditional) : nullptr, scale},
-           values.sigma == 0 ? nullptr : floats(z), values, x->numel());
-    return true;
+    return made([=] {
+        if (!fit(destination, x, conditional, unconditional, row) || !plain_like(z, x)) return false;
+        const Row values = *reinterpret_cast<const Row*>(floats(row));
+        auto* to = static_cast<float*>(destination->mutable_data());
+        update(to, floats(x), {floats(conditional), unconditional ? floats(unconditional) : nullptr, scale},
+               values.sigma == 0 ? nullptr : floats(z), values, x->numel());
+        return true;
+    });
 }
 
-bool posterior_drawn(const Tensor* destination, const Tensor* x, const Tensor* conditional,
-                     const Tensor* unconditional, float scale, const Tensor* row, const Tensor* sample_ids,
-                     uint64_t seed, uint32_t step) {
-    if (!fit(destination, x, conditional, unconditional, row) || x->dim() == 0) return false;
-    const int64_t batch = x->sizes()[0];
-    if (!plain<int64_t>(sample_ids) || sample_ids->dim() != 1 || sample_ids->numel() != batch) return false;
-    const Row& values = *reinterpret_cast<const Row*>(floats(row));
-    const Output out{floats(conditional), unconditional ? floats(unconditional) : nullptr, scale};
-    float *to = floats(destination), *from = floats(x);
-    const auto* ids = static_cast<const int64_t*>(sample_ids->data());
-    if (values.sigma == 0) {
-        update(to, from, out, nullptr, values, x->numel());
+bool posterior_drawn(Tensor* destination, const Tensor* x, const Tensor* conditional, const Tensor* unconditional,
+                     float scale, const Tensor* row, const Tensor* sample_ids, uint64_t seed, uint32_t step) {
+    return made([=] {
+        if (!fit(destination, x, conditional, unconditional, row) || x->dim() == 0) return false;
+        const int64_t batch = x->sizes()[0], elements = x->numel() / (batch ? batch : 1);
+        if (!plain<int64_t>(sample_ids) || sample_ids->dim() != 1 || sample_ids->numel() != batch) return false;
+        const Row values = *reinterpret_cast<const Row*>(floats(row));
+        const Output out{floats(conditional), unconditional ? floats(unconditional) : nullptr, scale};
+        auto* to = static_cast<float*>(destination->mutable_data());
+        const float* from = floats(x);
+        const auto* ids = static_cast<const int64_t*>(sample_ids->data());
+        if (values.sigma == 0) {
+            update(to, from, out, nullptr, values, x->numel());
+            return true;
+        }
+        chunks(batch, elements, [&](int64_t sample, int64_t start, int64_t count) {
+            alignas(32) float z[4 * COUNTERS];
+            ddpm::normals(z, (uint32_t)(start / 4), (int)((count + 3) / 4), key(seed, ids, sample, step));
+            const int64_t at = sample * elements + start;
+            update(to + at, from + at, out.from(at), z, values, count);
+        });
         return true;
-    }
-    chunks(batch, x->numel() / (batch ? batch : 1), [&](int64_t sample, int64_t start, int64_t count) {
-        alignas(32) float z[4 * COUNTERS];
-        ddpm::normals(z, (uint32_t)(start / 4), (int)((count + 3) / 4), key(seed, ids, sample, step));
-        const int64_t at = sample * (x->numel() / batch) + start;
-        update(to + at, from + at, out.from(at), z, values, count);
     });
-    return true;
 }
 
 void normal(float* destination, const int64_t* ids, int64_t batch, int64_t elements, uint64_t seed,

@@ -31,13 +31,13 @@ def native_posterior(
     """
     conditional, unconditional, scale = _parts(out)
     update = library().posterior
-    to = torch.empty_like(x) if destination is None else destination
+    to = torch.empty_like(x, memory_format=torch.contiguous_format) if destination is None else destination
     if update(
         to._cdata, x._cdata, conditional._cdata, None if unconditional is None else unconditional._cdata, scale,
         row._cdata, z._cdata,
     ):  # fmt: skip
         return to
-    x, to = _state(x, destination)
+    x = _state(x, to)
     pointers, _kept = _converted(x, to, out, row)
     z = _plain("z", z, x)
     _must(update(*pointers, z._cdata))
@@ -59,14 +59,16 @@ def native_posterior_drawn(
     """
     conditional, unconditional, scale = _parts(out)
     update, draw = library().posterior_drawn, (_seed(seed), int(step))
-    to = torch.empty_like(x) if destination is None else destination
+    to = torch.empty_like(x, memory_format=torch.contiguous_format) if destination is None else destination
     if update(
         to._cdata, x._cdata, conditional._cdata, None if unconditional is None else unconditional._cdata, scale,
         row._cdata, sample_ids._cdata, *draw,
     ):  # fmt: skip
         return to
-    x, to = _state(x, destination)
+    x = _state(x, to)
     pointers, _kept = _converted(x, to, out, row)
+    if x.dim() == 0:
+        raise ValueError("x has no dimension of samples")
     ids = _ids(sample_ids, len(x))
     _must(update(*pointers, ids._cdata, *draw))
     return to
@@ -107,23 +109,24 @@ def _converted(x: Tensor, to: Tensor, out: Tensor | GuidedLike, row: Tensor) -> 
     return [*pointers[:4], scale, pointers[4]], kept
 
 
-def _state(x: Tensor, destination: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x, contiguous, and where its successor goes."""
+def _state(x: Tensor, to: Tensor) -> Tensor:
+    """x, contiguous; its successor can go where it should."""
     if x.dtype is not float32 or not x.is_cpu:
         raise ValueError(f"x is {x.dtype} on {x.device}; the native kernel takes torch.float32 on a CPU")
-    if destination is None:
-        x = x.contiguous()
-        return x, torch.empty_like(x)
-    same_shape("destination", destination, x)
-    if destination.dtype is not float32 or not destination.is_contiguous():
-        raise ValueError(f"destination must be contiguous and torch.float32, not {destination.dtype}")
-    return x.contiguous(), destination
+    same_shape("destination", to, x)
+    if to.dtype is not float32 or not to.is_contiguous():
+        raise ValueError(f"destination must be contiguous and torch.float32, not {to.dtype}")
+    return _dense(x)
 
 
 def _plain(name: str, tensor: Tensor, x: Tensor) -> Tensor:
     """float32 and contiguous, as the kernel reads it."""
     same_shape(name, tensor, x)
-    return tensor.to(float32).contiguous()
+    return _dense(tensor.to(float32))
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor.resolve_neg().contiguous()
 
 
 def _must(made: bool) -> None:
@@ -136,7 +139,7 @@ def _row(row: Tensor) -> Tensor:
         raise ValueError(f"row must hold 6 coefficients (a, b, c, d, σ, bound), got the shape {list(row.shape)}")
     if not row.is_cpu:
         raise ValueError(f"row is on {row.device}, but x is on cpu")
-    return row.to(float32).contiguous()
+    return _dense(row.to(float32))
 
 
 def _seed(seed: int) -> int:

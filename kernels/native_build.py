@@ -1,4 +1,4 @@
-"""Compiles the C++ kernel on its first use, once for each source, compiler and processor, and loads it."""
+"""Compiles the C++ kernel on its first use, once for each source, compiler, processor and PyTorch, and loads it."""
 
 import ctypes
 import hashlib
@@ -16,11 +16,11 @@ SOURCES = [Path(__file__).with_name(name) for name in ("native.cpp", "normal.h")
 # No flag may let the compiler assume that there is no NaN; traps and errno only hinder vector code.
 FLAGS = [
     "-std=c++20", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-    "-fopenmp-simd", "-Wno-ignored-attributes", "-shared", "-fPIC",
+    "-fopenmp-simd", "-Wno-ignored-attributes", "-DNDEBUG", "-shared", "-fPIC",
 ]  # fmt: skip
 
 _TORCH = Path(torch.__file__).parent
-# The kernel looks into PyTorch's tensors: their header, and the library of theirs that this process has loaded
+# The kernel looks into PyTorch's tensors: their header (C++20), and the library that this process has loaded already
 HEADERS, LIBRARIES = ["-isystem", str(_TORCH / "include")], ["-L", str(_TORCH / "lib"), "-lc10"]
 
 _UPDATE = [c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_void_p, c_void_p]  # destination …, see native.cpp
@@ -42,9 +42,9 @@ def library() -> ctypes.CDLL:
     path = _built(compiler, cache_folder())
     try:
         loaded = ctypes.CDLL(str(path))
-    except OSError as error:  # such as a file system mounted noexec
+    except OSError as error:  # such as a file system mounted noexec, or another C++ library than g++'s
         raise RuntimeError(
-            f"the native kernel does not load ({error}); set DDPM_BENCH_CACHE to another folder"
+            f"the native kernel does not load ({error}); if its folder is the reason, set DDPM_BENCH_CACHE to another"
         ) from error
     for name, (result, arguments) in FUNCTIONS.items():
         getattr(loaded, name).restype, getattr(loaded, name).argtypes = result, arguments
@@ -59,7 +59,7 @@ def cache_folder() -> Path:
 def _built(compiler: str, folder: Path) -> Path:
     # The predefined macros name the compiler's version and every instruction set of this processor
     macros = _run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
-    parts = [macros, *FLAGS, torch.__version__, *LIBRARIES, *(source.read_text() for source in SOURCES)]
+    parts = [macros, *FLAGS, torch.__version__, *(source.read_text() for source in SOURCES)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
     finished = folder / f"native-{key}.so"
     if finished.exists():
@@ -81,5 +81,8 @@ def _built(compiler: str, folder: Path) -> Path:
 def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise RuntimeError(f"the native kernel does not compile with {command[0]}: {done.stderr.strip()[:2000]}")
+        errors = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr.strip()]
+        raise RuntimeError(
+            f"the native kernel does not compile with {command[0]} (g++ 10 or newer is needed): {errors[0][:500]}"
+        )
     return done.stdout

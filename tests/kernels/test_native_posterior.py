@@ -1,5 +1,7 @@
 """The native update against its definition: bit for bit in float32, and within rounding of float64."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
@@ -150,7 +152,10 @@ def test_what_is_no_dense_tensor_of_pytorch_is_refused(native, rows):
     x, ids = torch.zeros(2, 3), torch.arange(2)
     with FakeTensorMode():
         fake = torch.zeros(2, 3)
-    for strange in (x.to_sparse(), torch.zeros(2, 3).to_mkldnn(), fake):
+    with warnings.catch_warnings():  # a prototype, it says
+        warnings.simplefilter("ignore")
+        nested = torch.nested.nested_tensor([torch.zeros(3), torch.zeros(3)])
+    for strange in (x.to_sparse(), torch.zeros(2, 3).to_mkldnn(), fake, nested):
         for arguments in ((strange, x, x), (x, strange, x), (x, x, strange)):
             with pytest.raises((ValueError, RuntimeError)):
                 native.native_posterior(*arguments, rows[0], None)
@@ -159,3 +164,12 @@ def test_what_is_no_dense_tensor_of_pytorch_is_refused(native, rows):
         with pytest.raises((ValueError, RuntimeError)):
             native.native_posterior_drawn(x, strange, 1, ids, 0, rows[0])
     assert not x.any()
+
+
+def test_a_view_that_means_its_negative(native, rows):
+    x, out, z = drawn([2, 1, 5, 5], 6, 3)
+    expected = posterior(-x, -out, -z, -rows[2])
+    negated = [torch._neg_view(tensor) for tensor in (x, out, z, rows[2])]
+    assert torch.equal(native.native_posterior(*negated), expected)
+    with pytest.raises(ValueError, match="no dimension of samples"):
+        native.native_posterior_drawn(torch.tensor(1.0), torch.tensor(1.0), 1, torch.arange(1), 0, rows[2])
