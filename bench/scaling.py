@@ -26,6 +26,7 @@ from bench.students_t import Interval, ratio_interval
 from sampler.asked import fitting_guidance, path_of
 from sampler.errors import UsageError
 from sampler.files import writable_folder
+from sampler.model_check import check, tell
 from sampler.models import load_model
 from sampler.own_models import HOW
 from sampler.sets.draw import Source
@@ -135,6 +136,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _source(arguments: argparse.Namespace, place: Ranks) -> Source:
     model = load_model(arguments.model, place.device(arguments.device))
     way, path = variant(arguments.variant), path_of(model, "ddim", arguments.steps)
+    facts = check(model)
+    if place.rank == 0:
+        tell(facts)
     return Source(model, path, way, identify(
         arguments.model, model, path, way, guidance=fitting_guidance(model, None), seed=0,
         labels=tuple(range(model.classes)), network_batch=arguments.network_batch,

@@ -26,6 +26,7 @@ from sampler.asked import (
 from sampler.errors import UsageError, unknown, until_the_reader_leaves
 from sampler.files import replacing, writable_folder, writable_picture
 from sampler.generate import sample
+from sampler.model_check import check, tell
 from sampler.models import RECIPES, WEIGHTS, checked_device, load_model
 from sampler.sets import command as sets_command
 from sampler.training import TrainingOptions, train
@@ -129,8 +130,10 @@ def run_grid(arguments: argparse.Namespace) -> None:
     labels = torch.tensor(rows).repeat_interleave(arguments.per_label) if rows else None
     if not model.trained:
         _report(f"note: the weights of {model.name!r} are random, and so will the pictures be")
+    trajectory = path_of(model, arguments.sampler, arguments.steps)
+    tell(check(model))
     samples = _draw(
-        way, model, path_of(model, arguments.sampler, arguments.steps), labels=labels,
+        way, model, trajectory, labels=labels,
         count=None if rows else arguments.per_label, guidance=guidance, variant=way, seed=arguments.seed,
         batch_size=arguments.batch,
     )  # fmt: skip

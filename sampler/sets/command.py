@@ -11,6 +11,7 @@ import torch
 from sampler.asked import add_drawing_options, at_least, at_most, class_names, fitting_guidance, parse_labels, path_of
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
+from sampler.model_check import check, tell
 from sampler.models import Model, load_model
 from sampler.sets.draw import Pace, Source, Writer, draw, lots
 from sampler.sets.folder import Folder, alone, disk_faults_told, faults, read_manifest
@@ -59,6 +60,9 @@ def _run(arguments: argparse.Namespace, shard: int, way, place: Ranks) -> None:
         seed=arguments.seed, labels=_labels(model, arguments), network_batch=arguments.network_batch,
         format=arguments.format, shard=shard,
     )  # fmt: skip
+    facts = check(model)  # in every rank, and before the folder becomes a set's
+    if place.rank == 0:
+        tell(facts)
     folder = Folder(writable_folder(arguments.out), identity)
     with disk_faults_told(folder.path), alone(folder.path, place.rank):
         if place.rank == 0:

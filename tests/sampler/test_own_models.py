@@ -145,6 +145,18 @@ def test_grid_draws_an_own_model_with_labels_and_without(tmp_path, capsys):
     assert "takes no labels" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("command", "end"), [("grid", ".png"), ("animate", ".gif")])
+@pytest.mark.parametrize(
+    ("factory", "reason"), [("random_inside", "the second time"), ("mixes_the_batch", "its batch")]
+)
+def test_a_picture_is_not_begun_of_what_no_sampler_could_use(tmp_path, capsys, command, end, factory, reason):
+    out = tmp_path / f"x{end}"
+    assert main([command, "--model", named(factory), "--steps", "2", "--per-label", "1", "--out", str(out)]) == 3
+    said = capsys.readouterr().err.splitlines()
+    assert reason in said[-1]
+    assert not out.exists()
+
+
 def test_shipped_names_and_own_names():
     assert not own_models.is_own("fashion-mnist")
     assert own_models.is_own("a.b:c")

@@ -270,6 +270,26 @@ def test_what_cannot_be_asked_for(tmp_path, capsys, more, reason):
     assert not list(tmp_path.glob("set/*.png"))
 
 
+@pytest.mark.parametrize(
+    ("factory", "reason"),
+    [
+        ("other_output", "returned [3, 1, 7, 8] torch.float32 for x [3, 1, 8, 8]"),
+        ("random_inside", "answers the same question differently the second time"),
+        ("mixes_the_batch", "answers differently for one picture when the others of its batch change"),
+    ],
+)
+def test_a_model_that_no_set_can_be_drawn_from_leaves_no_manifest(tmp_path, capsys, factory, reason):
+    said = refused(capsys, words(tmp_path / "set", model=f"{MODELS}:{factory}"))
+    assert reason in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "set" / "manifest.json").exists()
+
+
+def test_what_is_odd_about_a_model_is_told_before_it_draws(tmp_path, capsys):
+    generate(tmp_path / "set", count=8, model=f"{MODELS}:ignores_time")
+    assert capsys.readouterr().err.startswith("note: model mine: its answer does not depend on the timestep\n")
+
+
 def test_a_count_is_needed_and_a_set_does_not_shrink(made, copy, capsys):
     assert "--count is missing" in refused(capsys, ["generate", "--out", str(copy)])
     assert "is of 40 samples, and --count is 39" in refused(capsys, words(copy, count=39))

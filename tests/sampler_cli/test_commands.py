@@ -194,5 +194,5 @@ def test_weights_that_break_the_numbers_are_reported(tmp_path, random_weights, c
         "1",
     ]
     assert main([*arguments, "--weights", str(tmp_path / "nan.safetensors")]) == 3
-    assert "NaN or infinity at step 1 of 2" in capsys.readouterr().err
+    assert "returned NaN or infinity for noise at timestep 999" in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
