@@ -11,6 +11,7 @@ import torch
 from sampler.asked import add_drawing_options, at_least, at_most, class_names, fitting_guidance, parse_labels, path_of
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
+from sampler.lacks import check_device, lacks_told
 from sampler.model_check import check, tell
 from sampler.models import Model, load_model
 from sampler.sets.draw import Pace, Source, Writer, draw, lots
@@ -50,8 +51,7 @@ def run_generate(arguments: argparse.Namespace) -> None:
 
 def _run(arguments: argparse.Namespace, shard: int, way, place: Ranks) -> None:
     device = place.device(arguments.device)
-    if way.needs and way.needs != device.type:
-        raise UsageError(f"variant {way.name!r} needs the device {way.needs}, but --device is {device}")
+    check_device(way, device)
     model = load_model(arguments.model, device, arguments.weights)
     check_format(arguments.format, model)
     trajectory = path_of(model, arguments.sampler, arguments.steps)
@@ -64,7 +64,7 @@ def _run(arguments: argparse.Namespace, shard: int, way, place: Ranks) -> None:
     if place.rank == 0:
         tell(facts)
     folder = Folder(writable_folder(arguments.out), identity)
-    with disk_faults_told(folder.path), alone(folder.path, place.rank):
+    with lacks_told(way), disk_faults_told(folder.path), alone(folder.path, place.rank):
         if place.rank == 0:
             folder.prepare(arguments.count)
         place.wait()
