@@ -102,6 +102,18 @@ def wrong_shape():
     return replace(good(), shape=(3, 8, 8))
 
 
+def forgotten_null_label():
+    return Model("mine", Mine(), (1, 8, 8), linear(), classes=10)
+
+
+def null_label_is_a_class():
+    return replace(good(), null_label=0)
+
+
+def null_label_in_words():
+    return replace(good(), null_label="none")
+
+
 def wrong_null_label():
     return replace(good(), null_label=11)
 
