@@ -68,6 +68,10 @@ def _run(arguments: argparse.Namespace, shard: int, way, place: Ranks) -> None:
         if place.rank == 0:
             folder.prepare(arguments.count)
         place.wait()
+        if difference := folder.difference():
+            raise UsageError(
+                f"rank {place.rank} cannot take part in {folder.path}: {difference} here; its samples would be others"
+            )
         count, say = arguments.count, _teller(place)
         mine = list(lots(folder, count, place.rank, place.world))
         whole = folder.whole([piece for lot in mine for piece in lot])
