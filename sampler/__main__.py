@@ -30,6 +30,7 @@ from sampler.lacks import check_device, lacks_told
 from sampler.model_check import check, tell
 from sampler.models import RECIPES, WEIGHTS, checked_device, load_model
 from sampler.sets import command as sets_command
+from sampler.sets.formats import check_format
 from sampler.training import TrainingOptions, train
 from sampler.unet import UNet
 from sampler.variants import REFERENCE, VARIANTS, Variant, variant
@@ -131,6 +132,7 @@ def run_grid(arguments: argparse.Namespace) -> None:
     if not model.trained:
         _report(f"note: the weights of {model.name!r} are random, and so will the pictures be")
     trajectory = path_of(model, arguments.sampler, arguments.steps)
+    check_format("png", model)
     tell(check(model))
     with lacks_told(way):
         samples = sample(

@@ -17,6 +17,7 @@ from sampler.generate import Samples, grid, sample
 from sampler.lacks import check_device, lacks_told
 from sampler.model_check import check, tell
 from sampler.models import Model, checked_device, load_model
+from sampler.sets.formats import check_format
 from sampler.variants import variant
 
 FORMATS = (".gif", ".webp")
@@ -40,6 +41,7 @@ def run_animate(arguments: argparse.Namespace) -> None:
     trajectory = path_of(model, arguments.sampler, arguments.steps)
     shown = min(arguments.frames, trajectory.steps)
     guidance = fitting_guidance(model, arguments.guidance)
+    check_format("png", model)  # a GIF and a WebP hold no other channels
     tell(check(model))
     with lacks_told(way):
         samples = sample(

@@ -52,6 +52,10 @@ def unlabelled():
     return Model("unlabelled", Unlabelled(), (1, 8, 8), cosine(60), prediction="v")
 
 
+def latents():
+    return replace(unlabelled(), shape=(4, 4, 4))
+
+
 def ignores_labels():
     return replace(good(), network=Blind(good().network))
 

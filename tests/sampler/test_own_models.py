@@ -159,6 +159,16 @@ def test_a_picture_is_not_begun_of_what_no_sampler_could_use(tmp_path, capsys, c
     assert not out.exists()
 
 
+@pytest.mark.parametrize(("command", "end"), [("grid", ".png"), ("animate", ".webp"), ("generate", "")])
+def test_latents_without_a_decoder_are_no_picture(tmp_path, capsys, command, end):
+    more = ["--count", "1"] if command == "generate" else []
+    words = [command, "--model", named("latents"), "--steps", "2", "--out", str(tmp_path / f"x{end}"), *more]
+    assert main(words) == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "draws 4 channels and has no decoder, so no pictures; `generate --format npz` (or safetensors)" in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_null_label_that_was_forgotten_is_no_class_to_guide_against(tmp_path, capsys):
     name = named("forgotten_null_label")
     assert not check(load_model(name)).guidable
