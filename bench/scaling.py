@@ -26,6 +26,8 @@ from bench.students_t import Interval, ratio_interval
 from sampler.asked import fitting_guidance, path_of
 from sampler.errors import UsageError
 from sampler.files import writable_folder
+from sampler.lacks import check_device, lacks_told
+from sampler.model_check import check, tell
 from sampler.models import load_model
 from sampler.own_models import HOW
 from sampler.sets.draw import Source
@@ -122,7 +124,8 @@ def run(arguments: argparse.Namespace) -> int:
         if groups % place.world:
             raise UsageError(f"--groups {groups} cannot be shared equally by {place.world} ranks")
         source = _source(arguments, place)
-        source.group(0)  # a first call may compile
+        with lacks_told(source.variant):
+            source.group(0)  # a first call may compile
         measured = measure(source, place, groups, arguments.rounds, arguments.seed)
         if place.rank == 0:
             page = markdown(measured, arguments)
@@ -133,8 +136,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _source(arguments: argparse.Namespace, place: Ranks) -> Source:
-    model = load_model(arguments.model, place.device(arguments.device))
-    way, path = variant(arguments.variant), path_of(model, "ddim", arguments.steps)
+    way, device = variant(arguments.variant), place.device(arguments.device)
+    check_device(way, device)
+    model = load_model(arguments.model, device)
+    path = path_of(model, "ddim", arguments.steps)
+    facts = check(model)
+    if place.rank == 0:
+        tell(facts)
     return Source(model, path, way, identify(
         arguments.model, model, path, way, guidance=fitting_guidance(model, None), seed=0,
         labels=tuple(range(model.classes)), network_batch=arguments.network_batch,

@@ -26,8 +26,11 @@ from sampler.asked import (
 from sampler.errors import UsageError, unknown, until_the_reader_leaves
 from sampler.files import replacing, writable_folder, writable_picture
 from sampler.generate import sample
+from sampler.lacks import check_device, lacks_told
+from sampler.model_check import check, tell
 from sampler.models import RECIPES, WEIGHTS, checked_device, load_model
 from sampler.sets import command as sets_command
+from sampler.sets.formats import check_format
 from sampler.training import TrainingOptions, train
 from sampler.unet import UNet
 from sampler.variants import REFERENCE, VARIANTS, Variant, variant
@@ -118,8 +121,7 @@ def run_grid(arguments: argparse.Namespace) -> None:
         raise unknown("sampler", arguments.sampler, SAMPLERS)
     way = variant(arguments.variant)
     device = checked_device(arguments.device)
-    if way.needs and way.needs != device.type:
-        raise UsageError(f"variant {way.name!r} needs the device {way.needs}, but --device is {device}")
+    check_device(way, device)
     path = writable_picture(arguments.out)
     torch.set_num_threads(arguments.threads)
     model = load_model(arguments.model, device, arguments.weights)
@@ -129,11 +131,14 @@ def run_grid(arguments: argparse.Namespace) -> None:
     labels = torch.tensor(rows).repeat_interleave(arguments.per_label) if rows else None
     if not model.trained:
         _report(f"note: the weights of {model.name!r} are random, and so will the pictures be")
-    samples = _draw(
-        way, model, path_of(model, arguments.sampler, arguments.steps), labels=labels,
-        count=None if rows else arguments.per_label, guidance=guidance, variant=way, seed=arguments.seed,
-        batch_size=arguments.batch,
-    )  # fmt: skip
+    trajectory = path_of(model, arguments.sampler, arguments.steps)
+    check_format("png", model)
+    tell(check(model))
+    with lacks_told(way):
+        samples = sample(
+            model, trajectory, labels=labels, count=None if rows else arguments.per_label, guidance=guidance,
+            variant=way, seed=arguments.seed, batch_size=arguments.batch,
+        )  # fmt: skip
     titles = [names[label] if names else str(label) for label in rows]
     figures.save_grid(model.pictures(samples.images), path, arguments.per_label, titles, arguments.enlarge)
     print(path)
@@ -174,17 +179,6 @@ def run_variants(arguments: argparse.Namespace) -> None:
 def _in_words(part) -> str:
     # a function made by another (autocast by its number format) goes by its maker's name
     return part.__qualname__.split(".")[0].strip("_") if callable(part) else str(part)
-
-
-def _draw(way: Variant, *args, **kwargs):
-    """`sample`, where what a variant lacks on this machine is a sentence."""
-    try:
-        return sample(*args, **kwargs)
-    except ImportError as error:
-        raise UsageError(f"variant {way.name!r} cannot run here: {error}") from None
-    except torch._dynamo.exc.BackendCompilerFailed as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"variant {way.name!r} could not be compiled here: {reason}") from None
 
 
 def _report(line: str) -> None:

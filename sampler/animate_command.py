@@ -14,7 +14,10 @@ from sampler.asked import at_least, at_most, class_names, fitting_guidance, labe
 from sampler.errors import UsageError
 from sampler.files import replacing, writable_picture
 from sampler.generate import Samples, grid, sample
+from sampler.lacks import check_device, lacks_told
+from sampler.model_check import check, tell
 from sampler.models import Model, checked_device, load_model
+from sampler.sets.formats import check_format
 from sampler.variants import variant
 
 FORMATS = (".gif", ".webp")
@@ -29,18 +32,23 @@ def run_animate(arguments: argparse.Namespace) -> None:
     at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
     if arguments.show not in (NOISY, ESTIMATE):
         raise UsageError(f"--show {arguments.show} is neither {NOISY!r} nor {ESTIMATE!r}")
+    way, device = variant(arguments.variant), checked_device(arguments.device)
+    check_device(way, device)
     path = writable_picture(arguments.out, FORMATS)
     torch.set_num_threads(arguments.threads)
-    model = load_model(arguments.model, checked_device(arguments.device), arguments.weights)
+    model = load_model(arguments.model, device, arguments.weights)
     rows = labels_of(model, arguments.labels, class_names(arguments.model))
     trajectory = path_of(model, arguments.sampler, arguments.steps)
     shown = min(arguments.frames, trajectory.steps)
-    samples = sample(
-        model, trajectory, labels=torch.tensor(rows).repeat_interleave(arguments.per_label) if rows else None,
-        count=None if rows else arguments.per_label, guidance=fitting_guidance(model, arguments.guidance),
-        variant=variant(arguments.variant), seed=arguments.seed,
-        keep=[trajectory.timesteps[i * trajectory.steps // shown] for i in range(shown)],
-    )  # fmt: skip
+    guidance = fitting_guidance(model, arguments.guidance)
+    check_format("png", model)  # a GIF and a WebP hold no other channels
+    tell(check(model))
+    with lacks_told(way):
+        samples = sample(
+            model, trajectory, labels=torch.tensor(rows).repeat_interleave(arguments.per_label) if rows else None,
+            count=None if rows else arguments.per_label, guidance=guidance, variant=way, seed=arguments.seed,
+            keep=[trajectory.timesteps[i * trajectory.steps // shown] for i in range(shown)],
+        )  # fmt: skip
     frames = [_frame(model, states, arguments) for states in stages(samples, arguments.show)]
     with replacing(path) as partial:
         frames[0].save(

@@ -1,5 +1,6 @@
 """A model is looked at before time is spent on it: what a sampler could not use is refused, what is odd is told."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,6 +50,12 @@ def check(model: Model) -> Facts:
         sum(isinstance(m, nn.Conv2d) for m in network.modules()), model.guidable, tuple(_notes(model)),
         model.clip,
     )  # fmt: skip
+
+
+def tell(facts: Facts) -> None:
+    """Say on the error stream what is odd about a model that was looked at."""
+    for note in facts.notes:
+        print(f"note: model {facts.name}: {note}", file=sys.stderr)
 
 
 def call(model: Model, x: Tensor, t: Tensor, value: Tensor | None) -> Tensor:

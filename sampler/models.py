@@ -25,9 +25,9 @@ class Model:
 
     network(x [B, C, H, W], t [B], condition [B, ...] or None) returns the prediction.
     shape: (C, H, W); prediction: 'epsilon', 'x0' or 'v'; classes: number of labels, 0 for none;
-    null_label: the label for 'no label', or None where there is none, and so no guidance; trained: False where the
-    weights are random; clip: bound of the x0 estimate, None for none. decode: for latents, what makes pictures
-    [B, C', H', W'] in [-1, 1] of them, outside the loop.
+    null_label: the label for 'no label', outside 0…classes - 1, or None where there is none, and so no guidance;
+    trained: False where the weights are random; clip: bound of the x0 estimate, None for none. decode: for latents,
+    what makes pictures [B, C', H', W'] in [-1, 1] of them, outside the loop.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Model:
     schedule: NoiseSchedule
     prediction: str = "epsilon"
     classes: int = 0
-    null_label: int | None = 0
+    null_label: int | None = None
     trained: bool = False
     about: str = ""
     clip: float | None = 1.0

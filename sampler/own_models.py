@@ -67,6 +67,14 @@ def check_record(model: Model) -> None:
         raise unknown("prediction", model.prediction, PREDICTIONS)
     if not isinstance(model.classes, int) or model.classes < 0:
         raise UsageError(f"model {name!r}: classes = {model.classes}; it is the number of labels, 0 for none")
+    null = model.null_label
+    if null is not None and not isinstance(null, int):
+        raise UsageError(f"model {name!r}: null_label = {null!r}; it is an integer, or None where there is none")
+    if null in range(model.classes):
+        raise UsageError(
+            f"model {name!r}: null_label = {null}, but label {null} is one of its classes: give the label outside "
+            f"0…{model.classes - 1} that it was trained with for 'no label', or None where there is none"
+        )
 
 
 def _factory(name: str) -> Callable[[], Any]:

@@ -169,9 +169,16 @@ class Decoder(nn.Module):
         self.vae = vae
 
     def forward(self, latents: Tensor) -> Tensor:
-        config = self.vae.config
-        shift = getattr(config, "shift_factor", None) or 0.0
-        return self.vae.decode(latents / config.scaling_factor + shift, return_dict=False)[0]  # type: ignore[operator,union-attr]
+        scaling, shift = self._factors()
+        return self.vae.decode(latents / scaling + shift, return_dict=False)[0]  # type: ignore[operator]
+
+    def extra_repr(self) -> str:
+        """What decides its pictures besides its weights: a set of samples is known by it."""
+        return "scaling={}, shift={}".format(*self._factors())
+
+    def _factors(self) -> tuple[float, float]:
+        config: Any = self.vae.config
+        return config.scaling_factor, getattr(config, "shift_factor", None) or 0.0
 
 
 def _diffusers() -> Any:

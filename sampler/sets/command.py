@@ -11,6 +11,8 @@ import torch
 from sampler.asked import add_drawing_options, at_least, at_most, class_names, fitting_guidance, parse_labels, path_of
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
+from sampler.lacks import check_device, lacks_told
+from sampler.model_check import check, tell
 from sampler.models import Model, load_model
 from sampler.sets.draw import Pace, Source, Writer, draw, lots
 from sampler.sets.folder import Folder, alone, disk_faults_told, faults, read_manifest
@@ -49,8 +51,7 @@ def run_generate(arguments: argparse.Namespace) -> None:
 
 def _run(arguments: argparse.Namespace, shard: int, way, place: Ranks) -> None:
     device = place.device(arguments.device)
-    if way.needs and way.needs != device.type:
-        raise UsageError(f"variant {way.name!r} needs the device {way.needs}, but --device is {device}")
+    check_device(way, device)
     model = load_model(arguments.model, device, arguments.weights)
     check_format(arguments.format, model)
     trajectory = path_of(model, arguments.sampler, arguments.steps)
@@ -59,11 +60,18 @@ def _run(arguments: argparse.Namespace, shard: int, way, place: Ranks) -> None:
         seed=arguments.seed, labels=_labels(model, arguments), network_batch=arguments.network_batch,
         format=arguments.format, shard=shard,
     )  # fmt: skip
+    facts = check(model)  # in every rank, and before the folder becomes a set's
+    if place.rank == 0:
+        tell(facts)
     folder = Folder(writable_folder(arguments.out), identity)
-    with disk_faults_told(folder.path), alone(folder.path, place.rank):
+    with lacks_told(way), disk_faults_told(folder.path), alone(folder.path, place.rank):
         if place.rank == 0:
             folder.prepare(arguments.count)
         place.wait()
+        if difference := folder.difference():
+            raise UsageError(
+                f"rank {place.rank} cannot take part in {folder.path}: {difference} here; its samples would be others"
+            )
         count, say = arguments.count, _teller(place)
         mine = list(lots(folder, count, place.rank, place.world))
         whole = folder.whole([piece for lot in mine for piece in lot])

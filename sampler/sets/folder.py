@@ -80,12 +80,16 @@ class Folder:
             file.flush()
             os.fsync(file.fileno())
 
+    def difference(self) -> str:
+        """The first thing in which the set that the folder holds differs from the one to be drawn, or ''."""
+        return Identity.from_json(read_manifest(self.path)["run"]).difference(self.identity)
+
     def prepare(self, count: int) -> None:
         """Make the folder ready for a run, or refuse it as it is; what killed writers left half-written goes."""
         manifest = self.path / MANIFEST
         if manifest.exists():
             stored = read_manifest(self.path)
-            if difference := Identity.from_json(stored["run"]).difference(self.identity):
+            if difference := self.difference():
                 raise UsageError(f"{self.path} holds another set: {difference}; nothing was changed there")
             if stored["count"] > count:
                 raise UsageError(

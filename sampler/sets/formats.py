@@ -49,11 +49,11 @@ def as_bytes(model: Model, states: Tensor) -> np.ndarray:
 
 
 def check_format(name: str, model: Model) -> None:
-    """Refuse PNG for what is no picture."""
+    """Refuse a picture's format for what is no picture."""
     if name == "png" and model.decode is None and model.shape[0] not in SHOWN:
         raise UsageError(
-            f"model {model.name!r} draws {model.shape[0]} channels and has no decoder, which no PNG holds; "
-            "use --format npz or safetensors"
+            f"model {model.name!r} draws {model.shape[0]} channels and has no decoder, so no pictures; "
+            "`generate --format npz` (or safetensors) keeps what it draws"
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
+from torch import nn
 
 from sampler.models import Model
 from sampler.trajectory import Trajectory
@@ -82,9 +83,12 @@ def identify(
 
 
 def weights_digest(model: Model) -> str:
-    """SHA-256 of a model's tensors by name, its structure and its schedule."""
+    """SHA-256 of a model's tensors by name, its structure and its schedule; of a decoder that is a module, too."""
     digest = hashlib.sha256(f"{model.network}{model.prediction}{model.null_label}{model.clip}".encode())
     tensors = {**dict(model.network.state_dict()), "betas": model.schedule.betas}
+    if isinstance(model.decode, nn.Module):
+        digest.update(f"{model.decode}".encode())
+        tensors |= {f"decoder: {name}": tensor for name, tensor in model.decode.state_dict().items()}
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

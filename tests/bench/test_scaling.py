@@ -13,6 +13,7 @@ import pytest
 from bench import scaling
 from bench.scaling import ALONE, STRONG, WEAK, Part, Scaling
 from sampler.errors import UsageError
+from sampler.sets.ranks import Ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +66,16 @@ def test_one_rank_alone_is_refused(monkeypatch):
     asked = argparse.Namespace(threads=1, steps=1, network_batch=1, rounds=1)
     with pytest.raises(UsageError, match="torchrun --nproc-per-node 2"):
         scaling.run(asked)
+
+
+@pytest.mark.parametrize(
+    ("factory", "reason"), [("random_inside", "the second time"), ("mixes_the_batch", "the others of its batch")]
+)
+def test_a_model_is_looked_at_before_it_is_timed(factory, reason):
+    model = f"{ROOT / 'tests' / 'sampler' / 'hostile_models.py'}:{factory}"
+    asked = argparse.Namespace(model=model, device="cpu", variant="batched-cfg", steps=2, network_batch=2)
+    with pytest.raises(UsageError, match=reason):
+        scaling._source(asked, Ranks(1, 2, 1, lambda: None))
 
 
 @pytest.mark.long

@@ -52,6 +52,10 @@ def unlabelled():
     return Model("unlabelled", Unlabelled(), (1, 8, 8), cosine(60), prediction="v")
 
 
+def latents():
+    return replace(unlabelled(), shape=(4, 4, 4))
+
+
 def ignores_labels():
     return replace(good(), network=Blind(good().network))
 
@@ -100,6 +104,18 @@ def unknown_prediction():
 
 def wrong_shape():
     return replace(good(), shape=(3, 8, 8))
+
+
+def forgotten_null_label():
+    return Model("mine", Mine(), (1, 8, 8), linear(), classes=10)
+
+
+def null_label_is_a_class():
+    return replace(good(), null_label=0)
+
+
+def null_label_in_words():
+    return replace(good(), null_label="none")
 
 
 def wrong_null_label():

@@ -12,6 +12,7 @@ from sampler.generate import sample
 from sampler.model_check import check
 from sampler.models import load_model
 from sampler.noise import PhiloxNoise
+from sampler.sets.identity import weights_digest
 from sampler.trajectory import ancestral, ddim
 
 diffusers = pytest.importorskip("diffusers")
@@ -189,6 +190,9 @@ def test_latents_are_decoded_outside_the_loop(tmp_path):
         expected = vae.decode(latents / vae.config.scaling_factor).sample
     torch.testing.assert_close(model.pictures(latents), expected)
     assert expected.shape[1] == 3
+    before = weights_digest(model)
+    vae.register_to_config(scaling_factor=0.5)
+    assert weights_digest(model) != before, "the same weights, and other pictures"
 
 
 ddp = pytest.mark.skipif(

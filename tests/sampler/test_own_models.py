@@ -82,6 +82,8 @@ def test_a_sound_model_is_told_nothing():
         ("two_sides", r"shape \(8, 8\) is not \(channels, height, width\)"),
         ("unknown_prediction", "unknown prediction 'score'"),
         ("wrong_shape", r"cannot take x \[3, 3, 8, 8\].*channels"),
+        ("null_label_is_a_class", "null_label = 0, but label 0 is one of its classes: give the label outside 0…9"),
+        ("null_label_in_words", "null_label = 'none'; it is an integer, or None"),
         ("wrong_null_label", "values up to 11: index out of range"),
         ("other_output", r"returned \[3, 1, 7, 8\] torch.float32 for x \[3, 1, 8, 8\]"),
         ("a_tuple", "returned tuple; a denoiser returns a tensor"),
@@ -143,6 +145,41 @@ def test_grid_draws_an_own_model_with_labels_and_without(tmp_path, capsys):
         assert out.read_bytes().startswith(b"\x89PNG")
     assert main(["grid", "--model", named("unlabelled"), "--guidance", "2", "--out", str(tmp_path / "x.png")]) == 3
     assert "takes no labels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "end"), [("grid", ".png"), ("animate", ".gif")])
+@pytest.mark.parametrize(
+    ("factory", "reason"), [("random_inside", "the second time"), ("mixes_the_batch", "its batch")]
+)
+def test_a_picture_is_not_begun_of_what_no_sampler_could_use(tmp_path, capsys, command, end, factory, reason):
+    out = tmp_path / f"x{end}"
+    assert main([command, "--model", named(factory), "--steps", "2", "--per-label", "1", "--out", str(out)]) == 3
+    said = capsys.readouterr().err.splitlines()
+    assert reason in said[-1]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("command", "end"), [("grid", ".png"), ("animate", ".webp"), ("generate", "")])
+def test_latents_without_a_decoder_are_no_picture(tmp_path, capsys, command, end):
+    more = ["--count", "1"] if command == "generate" else []
+    words = [command, "--model", named("latents"), "--steps", "2", "--out", str(tmp_path / f"x{end}"), *more]
+    assert main(words) == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "draws 4 channels and has no decoder, so no pictures; `generate --format npz` (or safetensors)" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_null_label_that_was_forgotten_is_no_class_to_guide_against(tmp_path, capsys):
+    name = named("forgotten_null_label")
+    assert not check(load_model(name)).guidable
+    grid = ["grid", "--model", name, "--steps", "2", "--per-label", "1", "--out", str(tmp_path / "x.png")]
+    assert main([*grid, "--guidance", "3"]) == 3
+    assert "model 'mine' has no label for 'no label'; say 1" in capsys.readouterr().err
+    assert main(grid) == 0
+    model = load_model(name)
+    path = ddim(model.schedule, spaced(model.schedule, 2))
+    with pytest.raises(UsageError, match="has no label for 'no label'; without one it is 1"):
+        sample(model, path, labels=[3], guidance=3.0, progress=False)
 
 
 def test_shipped_names_and_own_names():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from sampler import Condition
 from sampler.__main__ import main
 from sampler.errors import UsageError
 from sampler.models import load_model
-from sampler.sets import command
+from sampler.sets import command, identity
 from sampler.sets import draw as drawing
 from sampler.sets import folder as folders
 from sampler.sets.draw import Pace
@@ -198,6 +199,36 @@ def test_two_ranks_share_the_work_and_make_the_same_set(made, tmp_path, monkeypa
     assert generate(out) == made[1]
 
 
+def test_a_rank_that_would_draw_other_bytes_takes_no_part(tmp_path, capsys, monkeypatch):
+    """Rank 0 made the set ready on its machine; rank 1 comes from another."""
+    out = tmp_path / "set"
+    monkeypatch.setattr(folders.Folder, "finish", lambda *_: "not yet")
+    monkeypatch.setattr(command, "ranks", lambda: nullcontext(Ranks(0, 2, 0, lambda: None)))
+    assert main(words(out)) == 0
+    before = contents(out)
+    monkeypatch.setattr(command, "ranks", lambda: nullcontext(Ranks(1, 2, 1, lambda: None)))
+    monkeypatch.setattr(identity, "kind_of_machine", lambda device: "an abacus")
+    said = refused(capsys, words(out))
+    assert f"rank 1 cannot take part in {out}: the kind of processor was cpu " in said
+    assert "and is an abacus here" in said
+    assert contents(out) == before
+
+
+def decoder(seed: int) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1))
+
+
+def test_another_decoder_is_another_set():
+    model = load_model(GOOD)
+    decoders = (None, decoder(0), decoder(0), decoder(1), torch.nn.Sequential(decoder(0), torch.nn.Tanh()))
+    digests = [identity.weights_digest(replace(model, decode=decode)) for decode in decoders]
+    assert digests[1] == digests[2]
+    assert len(set(digests)) == 4
+    assert digests[0] == identity.weights_digest(model)
+
+
 def test_verify_finds_what_is_amiss(made, copy, capsys):
     verify = ["generate", "--out", str(copy), "--verify"]
     assert main(verify) == 0
@@ -268,6 +299,26 @@ def test_folders_that_are_none_of_ours(tmp_path, capsys):
 def test_what_cannot_be_asked_for(tmp_path, capsys, more, reason):
     assert reason in refused(capsys, words(tmp_path / "set", **more))
     assert not list(tmp_path.glob("set/*.png"))
+
+
+@pytest.mark.parametrize(
+    ("factory", "reason"),
+    [
+        ("other_output", "returned [3, 1, 7, 8] torch.float32 for x [3, 1, 8, 8]"),
+        ("random_inside", "answers the same question differently the second time"),
+        ("mixes_the_batch", "answers differently for one picture when the others of its batch change"),
+    ],
+)
+def test_a_model_that_no_set_can_be_drawn_from_leaves_no_manifest(tmp_path, capsys, factory, reason):
+    said = refused(capsys, words(tmp_path / "set", model=f"{MODELS}:{factory}"))
+    assert reason in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "set" / "manifest.json").exists()
+
+
+def test_what_is_odd_about_a_model_is_told_before_it_draws(tmp_path, capsys):
+    generate(tmp_path / "set", count=8, model=f"{MODELS}:ignores_time")
+    assert capsys.readouterr().err.startswith("note: model mine: its answer does not depend on the timestep\n")
 
 
 def test_a_count_is_needed_and_a_set_does_not_shrink(made, copy, capsys):
