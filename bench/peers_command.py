@@ -8,7 +8,7 @@ from pathlib import Path
 from bench import store
 from bench.contenders import CONTENDERS, REFERENCE, full_path
 from bench.measurement import Measurement, Row
-from bench.options import OPTIONS
+from bench.options import OPTIONS, OUT
 from bench.peers import CONTENDERS as OTHERS
 from bench.peers import COUNTERPARTS, PEERS
 from bench.progress import Progress
@@ -33,22 +33,22 @@ def add_to(commands) -> None:
     parser.add_argument("--preset", choices=("smoke", "quick", "full"), default="quick", help="(default: %(default)s)")
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="SECONDS",
                         help="seconds of timing for each scale (%(default)s)")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    parser.add_argument("--out", **OUT)
     parser.set_defaults(do=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    writable_folder(arguments.out)
     scales = GUIDANCE if arguments.guidance is None else (arguments.guidance,)
+    given = {name: getattr(arguments, name) for name in ASKED}
+    asked = [workload(arguments.preset, guidance=scale, budget_s=arguments.budget, **given) for scale in scales]
+    results = writable_folder(arguments.out or store.home(asked[0]))
     made = []
-    for scale in scales:
-        asked = workload(arguments.preset, guidance=scale, budget_s=arguments.budget,
-                         **{name: getattr(arguments, name) for name in ASKED})  # fmt: skip
+    for one in asked:
         with Progress() as progress:
-            made.append(beside_peers(asked, progress.say, "python -m bench " + " ".join(sys.argv[1:])))
+            made.append(beside_peers(one, progress.say, "python -m bench " + " ".join(sys.argv[1:])))
         if made[-1].interrupted:
             break
-    paths = keep(made, arguments.out)
+    paths = keep(made, results)
     print(paths[-1].read_text())
     print("\n".join(map(str, paths)))
     failed = [(r.name, r.reason) for m in made for r in map(m.row, m.rows) if r.status in ("red", "missing")]
