@@ -12,7 +12,7 @@ from bench.contenders import CONTENDERS
 from bench.environment import advice, differences, fingerprint, machine
 from bench.gate import command as gate
 from bench.gate import stored_commands
-from bench.options import add_options, from_options
+from bench.options import OUT, add_options, from_options
 from bench.planted import planted
 from bench.progress import Progress
 from bench.quality import command as quality_command
@@ -63,8 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--contenders", metavar="MODULE", help="further rows: the CONTENDERS of package.module or file.py")
     run.add_argument("--rows", metavar="A,B", help="only these rows (and the reference), by the names of `list`")
     run.add_argument("--strict", action="store_true", help="exit 2 where a row is not shown to keep its quality budget")
-    run.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: results in the checkout; "
-                     "results/scratch for preset smoke, results/models/MODEL for another model)")  # fmt: skip
+    run.add_argument("--out", **OUT)
     run.set_defaults(do=_run)
 
     show = commands.add_parser("list", help="print the rows: what each changes and what it needs")

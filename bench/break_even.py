@@ -11,13 +11,12 @@ import sys
 import tempfile
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from bench import environment, store
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.crew import Worker
 from bench.fitting import unfit
-from bench.options import OPTIONS
+from bench.options import OPTIONS, OUT
 from bench.workload import Workload, workload
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
@@ -42,7 +41,7 @@ def add_to(commands) -> None:
     for name in ASKED:
         parser.add_argument("--" + name, **OPTIONS[name])
     parser.add_argument("--warm", action="store_true", help="keep what the compilers have in their caches")
-    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    parser.add_argument("--out", **OUT)
     parser.set_defaults(do=run)
 
 
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     asked = workload("quick", **{name: getattr(arguments, name) for name in ASKED})
     if why := CONTENDERS[row].unavailable(asked.device) or unfit(CONTENDERS[row], asked):
         raise UsageError(f"row {row!r} cannot run here: {why}")
-    folder = writable_folder(arguments.out / environment.machine(asked.device) / "break-even")
+    folder = writable_folder((arguments.out or store.home(asked)) / environment.machine(asked.device) / "break-even")
     cold = not arguments.warm
     theirs, mine = (start(asked, name, cold) for name in (REFERENCE, row))
     count = batches(mine, theirs)

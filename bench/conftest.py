@@ -122,7 +122,8 @@ def peers_measured(request: pytest.FixtureRequest) -> Measurement:
                 measurement = peers_command.beside_peers(from_options(config.option), progress.say, command)
             except UsageError as error:
                 pytest.exit(str(error), returncode=3)
-    config.stash[PEERS_MEASURED] = measurement, peers_command.keep([measurement], store.RESULTS)
+    home = store.home(measurement.workload, store.RESULTS)
+    config.stash[PEERS_MEASURED] = measurement, peers_command.keep([measurement], home)
     return measurement
 
 

@@ -81,6 +81,7 @@ class Contender:
     else's loop for a model, a condition, a guidance scale and a path; package: what it needs to be installed.
     engaged: the proofs that it did what it claims; without all of them it is red. budget: what a row that is not
     lossless may lose at most; beyond it, it is red. None: it promises nothing, and its loss is reported.
+    probed_on_its_path: its picture is compared with that of plain steps on a path of its own kind.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Contender:
     package: str = ""
     engaged: tuple[evidence.Proof, ...] = evidence.PLAIN
     budget: Budget | None = None
+    probed_on_its_path: bool = False
 
     @property
     def fuses_only_the_update(self) -> bool:

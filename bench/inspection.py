@@ -192,7 +192,8 @@ class Inspection:
 
     def compare(self) -> None:
         """Run the variant and the reference on the same short path and noise, and report how far apart they end."""
-        if self.contender.textbook or self.contender.path is not full_path:
+        of_a_kind = self.contender.path is full_path or self.contender.probed_on_its_path
+        if self.contender.textbook or not of_a_kind:
             return
         probe(self.stage, self.arm, self.workload.seed, self.emit)
 
@@ -350,9 +351,9 @@ def _wait_for(device: torch.device) -> None:
 
 def probe(stage: Stage, arm: Arm, seed: int, emit) -> None:
     """How far an arm ends from the reference on the same short path and noise."""
-    noise = PhiloxNoise(seed, range(stage.batch))
-    truth = stage.arm(CONTENDERS[REFERENCE]).probe(stage.x, noise)
-    error = (arm.probe(stage.x, noise) - truth).abs()
+    noise, path = PhiloxNoise(seed, range(stage.batch)), arm.probe_path
+    truth = stage.arm(CONTENDERS[REFERENCE]).probe(stage.x, noise, path)
+    error = (arm.probe(stage.x, noise, path) - truth).abs()
     emit(event="probe", row=arm.contender.name, largest=float(error.max()), rms=float(error.square().mean().sqrt()))
 
 

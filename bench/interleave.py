@@ -16,14 +16,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bench.contenders import Advance, Contender
+from bench.contenders import Advance, Contender, full_path
 from bench.tally import Tally
 from bench.workload import Workload
 from sampler import precision, textbook
 from sampler.guidance import Condition
 from sampler.models import Model
 from sampler.noise import GeneratorNoise, Noise, PhiloxNoise
-from sampler.trajectory import Trajectory, ancestral, spaced
+from sampler.trajectory import Trajectory
 from sampler.variants import Sampler, Variant, build, run
 
 WARM_STEPS = 2  # of a slice, untimed
@@ -119,14 +119,17 @@ class Arm:
         reading = clock.between(*marks)
         return reading.decisive_s / k, reading.wall_s / k
 
-    def probe(self, x: Tensor, noise: Noise, guidance_seed: int = 0) -> Tensor:
-        """Where the row's variant leads on a short ancestral path; for comparing on the same noise."""
-        path = ancestral(
-            self.model.schedule,
-            spaced(self.model.schedule, min(PROBE_STEPS, self.model.schedule.steps)),
-            prediction=self.model.prediction,
-            clip=self.model.clip,
-        )
+    @property
+    def probe_path(self) -> Trajectory:
+        """The short path on which the row is compared: of the reference's kind, or of its own where it says so."""
+        path = self.contender.path if self.contender.probed_on_its_path else full_path
+        timesteps = self.model.schedule.steps
+        share = path(self.model, timesteps).steps / timesteps
+        return path(self.model, min(timesteps, round(PROBE_STEPS / share)))
+
+    def probe(self, x: Tensor, noise: Noise, path: Trajectory | None = None) -> Tensor:
+        """Where the row's variant leads on a short path (its own by default); for comparing on the same noise."""
+        path = self.probe_path if path is None else path
         if (loop := self._loop_on(path)) is not None:
             return loop(x, range(path.steps), noise)
         return run(self.sampler, x, path, noise)

@@ -12,7 +12,7 @@ from bench import store
 from bench.cost import Cost
 from bench.measurement import Measurement
 from bench.memory import PHASES, human
-from bench.options import OPTIONS
+from bench.options import OPTIONS, OUT
 from bench.progress import Progress
 from bench.report import cost_table, memory_chart
 from bench.report.table import heading
@@ -36,7 +36,7 @@ def add_to(commands) -> None:
                         help="foresee the largest batch within so much, and try it")  # fmt: skip
     parser.add_argument("--memory-snapshot", type=Path, metavar="DIR",
                         help="CUDA: also keep the allocator's history, for pytorch.org/memory_viz")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    parser.add_argument("--out", **OUT)
     parser.set_defaults(do=run)
 
 
@@ -53,11 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError("--memory-snapshot needs a CUDA device; on a CPU, memory.png shows the timeline")
         task["snapshot"] = str(writable_folder(arguments.memory_snapshot).resolve())
         looks = ["start_snapshot", *looks, "keep_snapshot"]
-    writable_folder(arguments.out)
+    results = writable_folder(arguments.out or store.home(asked))
     rows = arguments.rows.split(",") if arguments.rows else None
     with Progress() as progress:
         measurement = look(asked, rows, looks, progress.say, "python -m bench " + " ".join(sys.argv[1:]), **task)
-    outputs = keep(measurement, arguments.out)
+    outputs = keep(measurement, results)
     print(terminal(measurement))
     print("\n" + "\n".join(map(str, outputs)))
     if measurement.interrupted:

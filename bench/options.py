@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bench.workload import PRESETS, Workload, workload
@@ -23,6 +24,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "budget": {"type": float, "metavar": "SECONDS",
                "help": "seconds for everything that is timed: pairs, other batch sizes, whole runs (default: "
                        f"{Workload.budget_s:g}, or the preset's)"},
+}  # fmt: skip
+
+# for every command that keeps results: `arguments.out or store.home(workload)`
+OUT: dict[str, Any] = {
+    "type": Path, "metavar": "DIR",
+    "help": "results folder (default: results in the checkout; results/scratch for preset smoke, results/models/MODEL "
+            "for another model)",
 }  # fmt: skip
 
 

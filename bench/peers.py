@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.contenders import (
+    COMPILED_ONE_CALL,
     FLOAT32,
     ONE_CALL,
     TWO_CALLS,
     VARIANTS,
     Advance,
     Contender,
+    Path_,
     ddim_path,
     full_path,
     share_of_steps,
@@ -276,6 +278,7 @@ class _Hollow(ModuleType):
 
 _TWENTIETH = share_of_steps(1 / 20)
 PLAIN, EVERY_20TH = VARIANTS["reference"], ddim_path(1 / 20)
+OF_FEWER: dict[str, Any] = {"path": EVERY_20TH, "lossless": False, "probed_on_its_path": True}
 CONTENDERS = [
     Contender("diffusers-ddpm", "DDPMScheduler's step, in a pipeline's loop", PLAIN, full_path, package="diffusers",
               loop=diffusers_ddpm, engaged=shown_by(ONE_CALL, FLOAT32)),
@@ -283,16 +286,24 @@ CONTENDERS = [
               package="denoising_diffusion_pytorch", engaged=shown_by(TWO_CALLS, FLOAT32)),
     Contender("azula-ddpm", "azula's DDPMSampler", PLAIN, full_path, loop=azula_loop("DDPMSampler"), package="azula",
               engaged=shown_by(TWO_CALLS, FLOAT32)),
-    Contender("diffusers-ddim", "DDIMScheduler's step, in a pipeline's loop", PLAIN, EVERY_20TH, lossless=False,
-              loop=diffusers_ddim, package="diffusers", engaged=shown_by(ONE_CALL, FLOAT32, steps=_TWENTIETH)),
-    Contender("azula-ddim", "azula's DDIMSampler", PLAIN, EVERY_20TH, lossless=False, loop=azula_loop("DDIMSampler"),
-              package="azula", engaged=shown_by(TWO_CALLS, FLOAT32, steps=_TWENTIETH)),
+    Contender("diffusers-ddim", "DDIMScheduler's step, in a pipeline's loop", PLAIN, loop=diffusers_ddim,
+              package="diffusers", engaged=shown_by(ONE_CALL, FLOAT32, steps=_TWENTIETH), **OF_FEWER),
+    Contender("azula-ddim", "azula's DDIMSampler", PLAIN, loop=azula_loop("DDIMSampler"), package="azula",
+              engaged=shown_by(TWO_CALLS, FLOAT32, steps=_TWENTIETH), **OF_FEWER),
 ]  # fmt: skip
 PEERS = [contender.name for contender in CONTENDERS]
-# ours, beside the shipped rows: the counterpart of a DDIM loop that guides in one call
-OURS = Contender("ddim-batched", "ddim with batched guidance", VARIANTS["batched-cfg"], EVERY_20TH, lossless=False,
-                 engaged=shown_by(ONE_CALL, FLOAT32, steps=_TWENTIETH))  # fmt: skip
-CONTENDERS.append(OURS)
+# ours, beside the shipped rows, on the path of the DDIM loops: guided in one call, and as fast as the picture stays
+CONTENDERS += [
+    Contender("ddim-batched", "ddim with batched guidance", VARIANTS["batched-cfg"],
+              engaged=shown_by(ONE_CALL, FLOAT32, steps=_TWENTIETH), **OF_FEWER),
+    Contender("ddim-lossless", "ddim with all of all-lossless", VARIANTS["all-lossless"],
+              engaged=shown_by(*COMPILED_ONE_CALL, FLOAT32, steps=_TWENTIETH), **OF_FEWER),
+]  # fmt: skip
+# our rows that draw the picture of the peers' loops on a path, each at as many steps
+OURS: dict[Path_, tuple[str, ...]] = {
+    full_path: ("reference", "native-update", "batched-cfg", "all-lossless"),
+    EVERY_20TH: ("ddim", "ddim-batched", "ddim-lossless"),
+}
 # our plain row that takes the same steps and guides alike: (with guidance, without)
 COUNTERPARTS = {
     "diffusers-ddpm": ("batched-cfg", "reference"), "ddpm-pytorch": ("reference", "reference"),

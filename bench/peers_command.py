@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import store
-from bench.contenders import CONTENDERS, REFERENCE, full_path
 from bench.measurement import Measurement, Row
-from bench.options import OPTIONS
+from bench.options import OPTIONS, OUT
 from bench.peers import CONTENDERS as OTHERS
-from bench.peers import COUNTERPARTS, PEERS
+from bench.peers import COUNTERPARTS, OURS, PEERS
 from bench.progress import Progress
 from bench.report.table import heading
 from bench.run import measure
@@ -20,7 +19,7 @@ from bench.workload import Workload, workload
 from sampler.files import writable_folder
 
 ASKED = ("device", "threads", "batch", "model")  # of the job's options
-ROWS = (REFERENCE, "native-update", "batched-cfg", "all-lossless", "ddim", "ddim-batched")  # ours
+ROWS = tuple(name for names in OURS.values() for name in names)
 ONLY_GUIDED = ("batched-cfg", "ddim-batched")
 GUIDANCE, BUDGET_S = (1.0, 3.0), 90.0
 
@@ -33,22 +32,22 @@ def add_to(commands) -> None:
     parser.add_argument("--preset", choices=("smoke", "quick", "full"), default="quick", help="(default: %(default)s)")
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="SECONDS",
                         help="seconds of timing for each scale (%(default)s)")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    parser.add_argument("--out", **OUT)
     parser.set_defaults(do=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    writable_folder(arguments.out)
     scales = GUIDANCE if arguments.guidance is None else (arguments.guidance,)
+    given = {name: getattr(arguments, name) for name in ASKED}
+    asked = [workload(arguments.preset, guidance=scale, budget_s=arguments.budget, **given) for scale in scales]
+    results = writable_folder(arguments.out or store.home(asked[0]))
     made = []
-    for scale in scales:
-        asked = workload(arguments.preset, guidance=scale, budget_s=arguments.budget,
-                         **{name: getattr(arguments, name) for name in ASKED})  # fmt: skip
+    for one in asked:
         with Progress() as progress:
-            made.append(beside_peers(asked, progress.say, "python -m bench " + " ".join(sys.argv[1:])))
+            made.append(beside_peers(one, progress.say, "python -m bench " + " ".join(sys.argv[1:])))
         if made[-1].interrupted:
             break
-    paths = keep(made, arguments.out)
+    paths = keep(made, results)
     print(paths[-1].read_text())
     print("\n".join(map(str, paths)))
     failed = [(r.name, r.reason) for m in made for r in map(m.row, m.rows) if r.status in ("red", "missing")]
@@ -66,9 +65,14 @@ def beside_peers(asked: Workload, say=lambda text: None, command: str = "python 
 def keep(made: list[Measurement], results: Path) -> list[Path]:
     """Write results/<machine>/peers/: the raw events of each scale, and peers.md; returns the paths."""
     paths = [store.save(m, results, f"peers/guidance-{m.workload.guidance:g}") for m in made]
-    page = store.folder(made[0], results) / "peers" / "peers.md"
-    write_atomically(page, "\n".join(markdown(m) for m in made))
-    return [*paths, page]
+    written = store.folder(made[0], results) / "peers" / "peers.md"
+    write_atomically(written, page(made))
+    return [*paths, written]
+
+
+def page(made: list[Measurement]) -> str:
+    """What peers.md holds: every peer in short, then the table of each scale."""
+    return "\n".join([in_short(made), "", *map(markdown, made)])
 
 
 def counterpart(measurement: Measurement, peer: str) -> Row:
@@ -77,16 +81,12 @@ def counterpart(measurement: Measurement, peer: str) -> Row:
     return measurement.row(unguided if measurement.workload.guidance == 1 else guided)
 
 
-def takes_every_step(peer: str) -> bool:
-    """Whether a peer's loop is on the whole path, as our fastest row is."""
-    return next(c.path for c in OTHERS if c.name == peer) is full_path
-
-
-def fastest(measurement: Measurement) -> Row:
-    """Our fastest row that takes every step and changes no picture."""
-    ours = [measurement.row(n) for n in measurement.rows if n in CONTENDERS and CONTENDERS[n].path is full_path]
-    sound = [r for r in ours if r.status == "ok" and r.lossless and r.speedup is not None]
-    return max(sound, key=lambda r: r.speedup.value, default=measurement.row(REFERENCE))  # type: ignore[union-attr]
+def fastest(measurement: Measurement, peer: str) -> Row:
+    """Our fastest row that takes the same steps as a peer and draws the same picture, of those that were measured."""
+    path = next(c.path for c in OTHERS if c.name == peer)
+    ours = [measurement.row(name) for name in OURS[path]]
+    sound = [row for row in ours if row.status == "ok" and row.speedup is not None]
+    return max(sound, key=lambda row: row.speedup.value, default=ours[0])  # type: ignore[union-attr]
 
 
 def times_as_fast(ours: Row, theirs: Row) -> Interval | None:
@@ -94,29 +94,44 @@ def times_as_fast(ours: Row, theirs: Row) -> Interval | None:
     return ours.ratio_over(theirs, whole=False)
 
 
+AHEAD = "our loop that guides alike: times as fast | our fastest of as many steps: times as fast"
+DIFFERS = "picture differs by at most"
+
+
+def in_short(made: list[Measurement]) -> str:
+    """The peers alone, a line each and scale: what the README shows."""
+    lines = [f"| loop | guidance | {AHEAD} | {DIFFERS} |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name in PEERS:
+        for row in (m.row(name) for m in made if name in m.rows):
+            cells = [*_ahead(row), _differs(row)] if row.status == "ok" else ["–", "–", row.absence]
+            lines.append(f"| {name} | {row.measurement.workload.guidance:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def markdown(measurement: Measurement) -> str:
     """The table of one measurement: ours first, then each peer with how many times as fast we are."""
-    best = fastest(measurement)
     lines = [
         f"**Beside other implementations, {_guidance(measurement)}.** {heading(measurement)}", "",
-        "| loop | ms/step | steps | our loop that guides alike: times as fast | "
-        f"our fastest ({best.name}): times as fast | picture differs by at most |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| loop | ms/step | steps | {AHEAD} | {DIFFERS} |", "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
-    for name in measurement.rows:
-        row = measurement.row(name)
+    for row in map(measurement.row, measurement.rows):
         if row.status != "ok":
-            lines.append(f"| {name} | – | – | – | – | {row.absence} |")
+            lines.append(f"| {row.name} | – | – | – | – | {row.absence} |")
             continue
-        plain = faster = "–"
-        if name in PEERS:
-            alike = counterpart(measurement, name)
-            plain = f"{alike.name}: {_shown(times_as_fast(alike, row))}"
-            if takes_every_step(name):
-                faster = _shown(times_as_fast(best, row))
-        error = "–" if row.probe_error is None else f"{row.probe_error:.1e}"
-        lines.append(f"| {name} | {row.step_ms:.2f} | {row.steps:,} | {plain} | {faster} | {error} |")
+        alike, best = _ahead(row) if row.name in PEERS else ("–", "–")
+        lines.append(f"| {row.name} | {row.step_ms:.2f} | {row.steps:,} | {alike} | {best} | {_differs(row)} |")
     return "\n".join([*lines, ""])
+
+
+def _ahead(peer: Row) -> tuple[str, str]:
+    """How many times as fast as a peer our loop is that guides alike, and our fastest of as many steps."""
+    ours = counterpart(peer.measurement, peer.name), fastest(peer.measurement, peer.name)
+    alike, best = (f"{row.name}: {_shown(times_as_fast(row, peer))}" for row in ours)
+    return alike, best
+
+
+def _differs(row: Row) -> str:
+    return "–" if row.probe_error is None else f"{row.probe_error:.1e}"
 
 
 def _guidance(measurement: Measurement) -> str:

@@ -9,7 +9,6 @@ take time to come together.
 import argparse
 import json
 import math
-import os
 import random
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from bench import environment, store
+from bench.options import OUT
 from bench.store import write_atomically
 from bench.students_t import Interval, ratio_interval
 from sampler.asked import fitting_guidance, path_of
@@ -52,7 +52,7 @@ def add_to(commands) -> None:
     parser.add_argument("--rounds", type=int, default=8, help=given)
     parser.add_argument("--seed", type=int, default=0, help=f"of the order of a round's parts {given}")
     parser.add_argument("--variant", default="batched-cfg", help=given)
-    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help=f"results folder {given}")
+    parser.add_argument("--out", **OUT)
     parser.set_defaults(do=run)
 
 
@@ -128,9 +128,10 @@ def run(arguments: argparse.Namespace) -> int:
             source.group(0)  # a first call may compile
         measured = measure(source, place, groups, arguments.rounds, arguments.seed)
         if place.rank == 0:
-            page = markdown(measured, arguments)
+            found = environment.fingerprint(arguments.device)
+            page = markdown(measured, arguments, found)
             print(page)
-            print("\n".join(map(str, keep(measured, page, arguments))))
+            print("\n".join(map(str, keep(measured, page, arguments, found))))
         place.wait()
     return 0
 
@@ -179,14 +180,15 @@ def _part(source: Source, place: Ranks, mine: int) -> Part:
     return Part(sum(n for n, _, _ in heard), max(s for _, _, s in heard), [s for _, s, _ in heard])
 
 
-def markdown(measured: Scaling, arguments: argparse.Namespace) -> str:
+def markdown(measured: Scaling, arguments: argparse.Namespace, found: dict[str, Any]) -> str:
+    """found: the environment's fingerprint, which is stored beside what was measured."""
     n = measured.world
-    device = arguments.device if arguments.device != "cpu" else environment.cpu_model()
     lines = [
         f"**{n} ranks of {arguments.threads} thread{'s' * (arguments.threads > 1)}.** {arguments.model}, DDIM with "
-        f"{arguments.steps} steps, {measured.samples} samples a network call, variant {arguments.variant}; {device}, "
-        f"{len(os.sched_getaffinity(0))} usable CPUs; PyTorch {torch.__version__}; {len(measured.rounds)} rounds of "
-        "one launch, intervals over rounds.",
+        f"{arguments.steps} steps, {measured.samples} samples a network call, variant {arguments.variant}; "
+        f"{found.get('gpu', found['cpu'])}, {found['usable_cpus']} usable CPUs; PyTorch {found['torch']}; commit "
+        f"{found['commit']}{'-dirty' * found['dirty']}; {len(measured.rounds)} rounds of one launch, intervals over "
+        "rounds.",
         "",
         "| ranks | work | images/s [95 %] | over one rank [95 %] | efficiency |",
         "| ---: | --- | ---: | ---: | ---: |",
@@ -208,12 +210,11 @@ def markdown(measured: Scaling, arguments: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def keep(measured: Scaling, page: str, arguments: argparse.Namespace) -> list[Path]:
+def keep(measured: Scaling, page: str, arguments: argparse.Namespace, found: dict[str, Any]) -> list[Path]:
     """Write results/<machine>/scaling/ranks-N.json and .md; returns the paths."""
-    folder = writable_folder(Path(arguments.out) / environment.machine(arguments.device) / "scaling")
+    folder = writable_folder((arguments.out or store.of_model(arguments.model)) / found["machine"] / "scaling")
     made = folder / f"ranks-{measured.world}.json", folder / f"ranks-{measured.world}.md"
-    commit, dirty = environment.commit()
-    stored = {"commit": commit, "dirty": dirty, "command": " ".join(sys.argv[1:]), **measured.json()}
+    stored = {"environment": found, "command": " ".join(sys.argv[1:]), **measured.json()}
     write_atomically(made[0], json.dumps(stored))
     write_atomically(made[1], page + "\n")
     return list(made)

@@ -22,9 +22,15 @@ def home(workload: Workload, results: Path | None = None) -> Path:
     results = RESULTS if results is None else results
     if workload.preset == "smoke":
         return results / "scratch"
-    if workload.model != Workload.model:
-        return results / "models" / re.sub(r"[^\w.]+", "-", Path(workload.model).name)
-    return results
+    return of_model(workload.model, results)
+
+
+def of_model(model: str, results: Path | None = None) -> Path:
+    """The results folder of a model: results itself of the main job's, results/models/<model> of another."""
+    results = RESULTS if results is None else results
+    if model == Workload.model:
+        return results
+    return results / "models" / re.sub(r"[^\w.]+", "-", Path(model).name)
 
 
 def folder(measurement: Measurement, results: Path = RESULTS) -> Path:

@@ -14,6 +14,7 @@ import pytest
 
 from bench.clock import ReplayClock
 from bench.update.cost import AGAINST
+from kernels import native
 
 PROCESSES = 7
 NAMES = (
@@ -27,7 +28,8 @@ clock = ReplayClock()
 def costs() -> list[dict[str, list[float]]]:
     """Seconds a call of each, one dictionary a process."""
     pytest.importorskip("diffusers", reason="install the [peers] extra for this comparison")
-    pytest.importorskip("kernels.native").library()
+    if why := native.available():
+        pytest.skip(why)
     command, root = [sys.executable, "-m", "bench.update.cost"], Path(__file__).parents[1]
     done = [
         subprocess.run([*command, str(seed)], cwd=root, check=True, stdout=subprocess.PIPE)

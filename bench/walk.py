@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bench import environment, store
-from bench.options import OPTIONS
+from bench.options import OPTIONS, OUT
 from bench.progress import Progress
 from bench.workload import workload
 from sampler import data, signal, trajectory
@@ -79,18 +79,18 @@ def add_to(commands) -> None:
     for name in ASKED:
         parser.add_argument("--" + name, **OPTIONS[name])
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (%(default)s)")
-    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    parser.add_argument("--out", **OUT)
     parser.set_defaults(do=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     asked = workload("quick", **{name: getattr(arguments, name) for name in ASKED})
-    writable_folder(arguments.out)
+    results = writable_folder(arguments.out or store.home(asked))
     with Progress() as progress:
         made = record(asked.model, asked.device, asked.guidance, arguments.seed, progress.say)
-    path = arguments.out / environment.machine(asked.device) / "walk" / "walk.json"
+    path = results / environment.machine(asked.device) / "walk" / "walk.json"
     save(made, path)
-    print(f"{path}\n`python -m bench report` shows it")
+    print(f"{path}\nthe report of a result in {path.parents[1]} shows it")
     return 0
 
 
@@ -108,7 +108,7 @@ def record(name: str, device: str, guidance: float, seed: int, say=lambda text: 
     condition = model.condition(labels) if labels is not None else None
     for way, sampler_of, fewer in (("DDPM", trajectory.ancestral, False), ("DDIM", trajectory.ddim, True)):
         say(f"{way}: pictures")
-        path = sampler_of(model.schedule, visited if fewer else None, prediction=model.prediction)
+        path = sampler_of(model.schedule, visited if fewer else None, prediction=model.prediction, clip=model.clip)
         images.append(_in_bytes(_frames(way, model, path, seed, len(LABELS), visited, condition, guidance)))
         say(f"{way}: signal")
         path = sampler_of(closed_form.schedule, of_signal if fewer else None, clip=None)

@@ -13,7 +13,6 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -27,7 +26,7 @@ from matplotlib.ticker import FuncFormatter
 
 from bench import environment, store
 from bench.contenders import CONTENDERS, full_path
-from bench.options import OPTIONS
+from bench.options import OPTIONS, OUT
 from bench.progress import Progress
 from bench.quality.drawing import begin_process
 from bench.quality.same_noise import Divergence, SameNoise
@@ -55,14 +54,14 @@ def add_to(commands) -> None:
     for name in ASKED:
         parser.add_argument("--" + name, **{**OPTIONS[name], **({"help": HELP} if name == "steps" else {})})
     parser.add_argument("--rows", metavar="A,B", help="only these rows")
-    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    parser.add_argument("--out", **OUT)
     parser.set_defaults(do=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     asked = workload("quick", **{name: getattr(arguments, name) for name in ASKED if name != "steps"},
                      steps=STEPS if arguments.steps is None else arguments.steps)  # fmt: skip
-    writable_folder(arguments.out)
+    results = writable_folder(arguments.out or store.home(asked))
     started, begin_s = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
     found: dict[str, Divergence] = {}
     wrong: dict[str, str] = {}
@@ -85,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     raw = {"heading": heading, "command": "python -m bench " + " ".join(sys.argv[1:]), "workload": asked.json(),
            "environment": environment.fingerprint(asked.device), "took_s": round(time.monotonic() - begin_s, 1),
            "rows": {name: one.json() for name, one in found.items()}, "errors": wrong}  # fmt: skip
-    folder = arguments.out / environment.machine(asked.device) / "divergence"
+    folder = results / environment.machine(asked.device) / "divergence"
     outputs: dict[str, str | bytes] = {
         "divergence.json": json.dumps(raw),
         "divergence.csv": frame(found).to_csv(index=False),

@@ -28,6 +28,7 @@ States = dict[int, Tensor]  # position in the trajectory -> state after that ste
 
 FACTOR, FACTOR_HALF = 2.0, 3.0  # as PyTorch's own benchmarks of compilers allow (float32 and half precision)
 SHORT, SHORT_OF_FEWER = 25, 100  # steps asked for when every row is inspected; of a row that takes fewer than asked
+FEWEST = 5  # steps compared of a row that takes fewer than asked, where its whole path has as many
 EPSILON = 2.0**-23  # of float32, at the scale of a state: what one rounding may do
 
 
@@ -160,7 +161,8 @@ def of_contender(stage: Stage, contender: Contender, sampler: Sampler) -> Diverg
     elif own.steps >= asked:
         path = contender.path(model, min(asked, SHORT))
     else:  # however few were asked for: a single step from pure noise, nearly all clipped, compares a handful of pixels
-        path = contender.path(model, min(model.schedule.steps, SHORT_OF_FEWER))
+        short = contender.path(model, min(model.schedule.steps, SHORT_OF_FEWER))
+        path = short if short.steps >= FEWEST else contender.path(model, model.schedule.steps)
     compared = SameNoise(model, stage.condition, stage.guidance, stage.batch, stage.workload.seed)
     found = compared.divergence(sampler, path)
     return replace(found, table=compare_tables(own, full_path(model, asked))) if contender.lossless else found

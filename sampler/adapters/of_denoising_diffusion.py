@@ -17,7 +17,7 @@ OBJECTIVES = {"pred_noise": "epsilon", "pred_x0": "x0", "pred_v": "v"}
 def diffusion(made: Any, name: str = "denoising-diffusion-pytorch") -> Model:
     """The model in a `GaussianDiffusion`; its sampling clips x0 to ±1, and so does this."""
     network, objective = getattr(made, "model", None), getattr(made, "objective", None)
-    if network is None or objective not in OBJECTIVES or not hasattr(made, "betas"):
+    if not isinstance(network, nn.Module) or objective not in OBJECTIVES or not hasattr(made, "betas"):
         raise UsageError(
             f"--model {name}: its factory returned a {type(made).__name__} of denoising-diffusion-pytorch; there is an "
             "adapter for GaussianDiffusion, around a Unet"
@@ -95,7 +95,10 @@ def in_any_float_type(network: nn.Module) -> nn.Module:
     The very same one where its time embedding is not the library's: where the bits of its sinusoids are others.
     """
     time_mlp = network._modules.get("time_mlp")
-    if not isinstance(time_mlp, nn.Sequential) or type(time_mlp[0]).__name__ != "SinusoidalPosEmb":
+    if not isinstance(time_mlp, nn.Sequential):
+        return network
+    first, second = (*time_mlp, None, None)[:2]
+    if type(first).__name__ != "SinusoidalPosEmb" or not isinstance(second, nn.Linear):
         return network
     ours, t = TimeEmbedding(time_mlp), torch.arange(1000, device=next(time_mlp.parameters()).device)
     if not torch.equal(ours.sinusoids(t, torch.float32), time_mlp[0](t)):

@@ -1,6 +1,7 @@
 """Scaling: rates, where efficiency is lost and what is foreseen, from made-up rounds and from two ranks in turn."""
 
 import argparse
+import json
 import math
 import os
 import re
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import scaling
+from bench import scaling, store
 from bench.scaling import ALONE, STRONG, WEAK, Part, Scaling
 from sampler.errors import UsageError
 from sampler.sets.ranks import Ranks
+from tests.bench.synthetic import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
+FOUND = {**ENVIRONMENT, "usable_cpus": 2}
+COMMITTED = sorted(ROOT.glob("results/*/scaling/ranks-*.json"))
 
 
 def made(slower=1.25, slowest=1.1, meeting=0.05, rounds=4):
@@ -56,9 +60,27 @@ def test_steady_ranks_wait_for_nobody_and_more_ranks_wait_longer():
 
 def test_a_page_says_what_was_measured_and_what_was_not():
     asked = argparse.Namespace(threads=1, model="m", steps=5, variant="v", device="cpu")
-    page = scaling.markdown(made(), asked)
+    page = scaling.markdown(made(), asked, FOUND)
+    assert "Made-up CPU, 2 usable CPUs; PyTorch 2.11.0; commit 0123456789; 4 rounds" in page
     assert "| 2 | as much a rank (weak) |" in page
     assert "Foreseen, not measured" in page
+    assert "commit 0123456789-dirty" in scaling.markdown(made(), asked, {**FOUND, "dirty": True})
+
+
+@pytest.mark.parametrize(("model", "home"), [("fashion-mnist", "."), ("mine.py:make", "models/mine.py-make")])
+def test_the_page_is_kept_with_its_environment_beside_other_results_of_the_model(tmp_path, monkeypatch, model, home):
+    monkeypatch.setattr(store, "RESULTS", tmp_path)
+    kept = scaling.keep(made(), "page", argparse.Namespace(model=model, out=None), FOUND)
+    assert {path.parent for path in kept} == {tmp_path / home / "made-up-cpu" / "scaling"}
+    assert json.loads(kept[0].read_text())["environment"] == FOUND
+    assert kept[1].read_text() == "page\n"
+
+
+@pytest.mark.parametrize("stored", COMMITTED, ids=lambda path: path.parts[-3])
+def test_what_is_committed_names_the_commit_that_was_measured(stored):
+    found = json.loads(stored.read_text())
+    commit = found.get("environment", found)["commit"]
+    assert f"; commit {commit}; {len(found['rounds'])} rounds of one launch" in stored.with_suffix(".md").read_text()
 
 
 def test_one_rank_alone_is_refused(monkeypatch):

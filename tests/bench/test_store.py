@@ -4,16 +4,23 @@ import json
 import math
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from bench import environment, store
+from bench import break_even, environment, memory_command, peers_command, store, walk
+from bench.__main__ import main
+from bench.quality import divergence
 from bench.workload import Workload
 from sampler.errors import UsageError
 from tests.bench.synthetic import everything, measurement, pairs, probe
+
+COMMANDS = {
+    "walk": walk, "peers": peers_command, "memory": memory_command, "divergence": divergence, "break-even": break_even,
+}  # fmt: skip
 
 
 def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
@@ -45,6 +52,25 @@ def test_only_the_main_job_takes_a_machines_page(tmp_path: Path) -> None:
     assert home("quick", "fashion-mnist-32") == "models/fashion-mnist-32"
     assert home("quick", "../up/my_model.py:make") == "models/my_model.py-make"
     assert store.home(Workload()) == store.RESULTS
+
+
+@pytest.mark.parametrize("model", ["fashion-mnist", "fashion-mnist-32"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_lets_another_model_take_a_machines_page(tmp_path, monkeypatch, capsys, name, model) -> None:
+    command = [name, *["batched-cfg"] * (name == "break-even"), "--model", model]
+    folders: list[Path] = []
+
+    def asked(folder: Path) -> Path:
+        folders.append(folder.relative_to(tmp_path))
+        raise UsageError("that is enough")
+
+    monkeypatch.setattr(store, "home", partial(store.home, results=tmp_path))
+    monkeypatch.setattr(COMMANDS[name], "writable_folder", asked)
+    assert main(command) == 3
+    assert capsys.readouterr().err == "error: that is enough\n"
+    assert (folders[0].parts[:2] == ("models", model)) == (model != "fashion-mnist")
+    assert main([*command, "--out", str(tmp_path / "mine")]) == 3
+    assert folders[1].parts[0] == "mine"
 
 
 def test_a_dirty_checkout_is_in_the_name(tmp_path: Path) -> None:

@@ -12,10 +12,14 @@ import torch
 
 from bench import store
 from bench.__main__ import main
+from bench.test_update_cost import NAMES
 from bench.update import command, figure, record, sweep, ways
+from bench.update import cost as update_cost
+from bench.update.cost import AGAINST
 from bench.update.record import Point, UpdateCost
 from bench.update.ways import COPY, OWN_NOISE, READS_NOISE, WAYS, Inputs, Way, unavailable, verify
 from bench.workload import workload
+from kernels import native
 from sampler.errors import UsageError
 from sampler.posterior import posterior
 from tests.bench.synthetic import ENVIRONMENT, first_call, measurement, pairs
@@ -114,6 +118,18 @@ def test_rounds_are_in_random_order_until_the_budget_is_spent(inputs: Inputs, mo
     assert all(sorted(order) == ["a", "b", "c"] for order in orders)
     assert len(orders) > 2
     assert dict(timed) == {"a": 100, "b": 2, "c": 1}  # calls of a slice: about a millisecond's worth
+
+
+def test_the_cost_of_an_update_is_measured_of_all_that_the_benchmark_names(monkeypatch) -> None:
+    pytest.importorskip("diffusers")
+    if why := native.available():
+        pytest.skip(why)
+    monkeypatch.setattr(update_cost, "ROUNDS", 1)
+    monkeypatch.setattr(update_cost, "CALLS", 1)
+    found = update_cost.measure(0)
+    assert set(found) == set(NAMES)
+    assert {len(seconds) for seconds in found.values()} == {1}
+    assert {*AGAINST, *AGAINST.values()} <= set(NAMES)
 
 
 @pytest.mark.usefixtures("unverified")

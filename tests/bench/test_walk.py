@@ -1,5 +1,7 @@
 """What `bench walk` records: the very states of the sampler, and the noise that goes with its estimate."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,20 @@ def test_the_frames_are_those_of_the_sampler(way) -> None:
 @pytest.mark.parametrize("prediction", ["x0", "v"])
 def test_the_noise_is_told_whatever_the_network_predicts(prediction: str) -> None:
     assert np.allclose(frames(prediction).noise, frames("epsilon").noise, atol=2e-3)
+
+
+def test_the_bound_on_x0_is_the_models(monkeypatch) -> None:
+    paths = []
+
+    def looked(way, model, path, *_) -> walk.Way:
+        paths.append(path)
+        return walk.Way(way, path.steps, *np.zeros((3, 2, 1, 1, 1, 1), np.float32))
+
+    monkeypatch.setattr(walk, "_frames", looked)
+    monkeypatch.setattr(walk, "load_model", lambda *_: replace(signal.model(), clip=0.5))
+    walk.record("mine.py:make", "cpu", 1.0, 0)
+    assert [path.name for path in paths] == ["ancestral", "ancestral", "ddim(η=0)", "ddim(η=0)"]
+    assert {float(bound) for path in paths[::2] for bound in path.rows[:, 5]} == {0.5}
 
 
 def test_pictures_in_bytes_span_their_range() -> None:

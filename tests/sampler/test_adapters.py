@@ -2,16 +2,18 @@
 
 import copy
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from sampler.adapters import adapted, of_diffusers
+from sampler.adapters import adapted, of_denoising_diffusion, of_diffusers
 from sampler.errors import UsageError
 from sampler.generate import sample
 from sampler.model_check import check
 from sampler.models import load_model
 from sampler.noise import PhiloxNoise
+from sampler.schedule import linear
 from sampler.sets.identity import weights_digest
 from sampler.trajectory import ancestral, ddim
 
@@ -345,3 +347,26 @@ def test_self_conditioning_is_refused(theirs):
     unet = theirs.Unet(dim=8, dim_mults=(1, 2), channels=1, self_condition=True)
     with pytest.raises(UsageError, match="conditioned on its own last estimate"):
         adapted(theirs.GaussianDiffusion(unet, image_size=8, timesteps=20), "x")
+
+
+class SinusoidalPosEmb(torch.nn.Module):
+    """Of the library's name, and of no use."""
+
+
+def diffusion_around(network):
+    return SimpleNamespace(
+        model=network, objective="pred_noise", betas=linear().betas, image_size=8, channels=1, self_condition=False
+    )
+
+
+@pytest.mark.parametrize("network", [lambda x, t: x, SimpleNamespace(time_mlp=torch.nn.Sequential()), None])
+def test_a_diffusion_around_no_module_is_refused_in_a_sentence(network):
+    with pytest.raises(UsageError, match="there is an adapter for GaussianDiffusion, around a Unet"):
+        of_denoising_diffusion.diffusion(diffusion_around(network), "x")
+
+
+@pytest.mark.parametrize("layers", [(), (SinusoidalPosEmb(),), (SinusoidalPosEmb(), torch.nn.GELU())])
+def test_a_time_embedding_without_layers_is_left_as_it_is(layers):
+    network = torch.nn.Module()
+    network.time_mlp = torch.nn.Sequential(*layers)
+    assert of_denoising_diffusion.diffusion(diffusion_around(network), "x").network.network is network

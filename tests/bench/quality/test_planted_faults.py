@@ -1,11 +1,13 @@
 """A fault in any seam, planted as a row of the table, turns it red by name, and the exit; rounding alone does not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from bench import __main__
 from bench.__main__ import failures
-from bench.contenders import CONTENDERS, REFERENCE, full_path
+from bench.contenders import CONTENDERS, REFERENCE, ddim_path, full_path
 from bench.interleave import Stage
 from bench.quality import same_noise
 from bench.quality.same_noise import Divergence, SameNoise, compare_tables
@@ -94,6 +96,13 @@ def test_several_steps_are_compared_of_a_row_that_takes_one_of_twenty(stage: Sta
     assert ddim.path(stage.model, SMALL.steps).steps == 1
     found = same_noise.of_contender(stage, ddim, stage.arm(ddim).sampler)
     assert len(found.timesteps) == same_noise.SHORT_OF_FEWER // 20 == 5
+    assert found.fault == ""
+
+
+def test_the_whole_path_is_compared_of_a_row_that_takes_a_small_share_of_the_steps(stage: Stage) -> None:
+    few = replace(CONTENDERS["ddim"], name="few", path=ddim_path(1 / 200))
+    found = same_noise.of_contender(stage, few, stage.arm(few).sampler)
+    assert len(found.timesteps) == few.path(stage.model, 1000).steps == 5
     assert found.fault == ""
 
 
