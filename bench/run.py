@@ -136,8 +136,8 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
                 rng: random.Random, say, last: bool) -> None:  # fmt: skip
     """Build a group of fresh processes side by side, then let them take turns, one timed at a time.
 
-    Every row gets the first turns; then only those whose interval is still too wide. The last process of
-    all also times whole runs.
+    Every row gets the first turns; then only those whose interval is still too wide. One process of the last group
+    also times whole runs, in parts between the turns: a minute in which a neighbour disturbs falls on both.
     """
     workload = job.workload
     rows = [n for n in able if n != REFERENCE and not job.row(n).reason]
@@ -149,7 +149,7 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
             if event["event"] != "first_call":  # those of the preparation count: these come from its caches
                 _take(job, event, worker.number, say, f"building, process {worker.number + 1}")
         began = time.monotonic()
-        whole_s = budget_s * WHOLE_SHARE if last else 0.0
+        whole_s, spent_on_whole_s = budget_s * WHOLE_SHARE if last else 0.0, 0.0
 
         def give(worker: Worker, **order: Any) -> None:
             core = rng.choice(sorted(os.sched_getaffinity(0))) if pins(workload) else None
@@ -160,25 +160,41 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
 
         if numbers[0] == 0:
             give(crew[0], do="axis", rows=[n for n in AXIS_ROWS if n in able], slices=AXIS_SLICES)
-        turn = 0
+
+        def go_on_whole(worker: Worker, until: float) -> None:
+            nonlocal spent_on_whole_s
+            start = time.monotonic()
+            give(worker, do="whole", seconds=budget_s - (start - began) if until == 1 else whole_s, until=until)
+            spent_on_whole_s += time.monotonic() - start
+
+        def left_for_turns_s() -> float:
+            return budget_s - whole_s - (time.monotonic() - began - spent_on_whole_s)
+
+        turn, whole = 0, None
         while True:
-            left_s = budget_s - whole_s - (time.monotonic() - began)
+            left_s = left_for_turns_s()
             pending = [n for n in rows if not job.row(n).reason and (turn < FIRST_TURNS or job.row(n).needs_longer)]
             crew = [w for w in crew if not w.dead]
             if not pending or not crew or (turn and left_s <= 0):
                 break
             rng.shuffle(crew)
             seconds = max(1.0, left_s / len(crew) / max(1, FIRST_TURNS - turn))
+            if turn == 1 and last:
+                whole, from_here_s = crew[0], left_s
             for worker in crew:
                 give(worker, do="pairs", rows=pending, rounds=workload.rounds, seconds=seconds)
+                if whole is not None and not whole.dead:
+                    go_on_whole(whole, until=min(1.0, 1 - left_for_turns_s() / from_here_s))
             turn += 1
             if turn >= workload.max_turns:
                 break
         alive = [w for w in crew if not w.dead]
         if last and alive:
-            give(alive[-1], do="whole", seconds=budget_s - (time.monotonic() - began))
-            if not alive[-1].dead:
-                give(alive[-1], do="judge", rows=[REFERENCE, *rows], seconds=workload.quality_s)
+            whole = whole or alive[-1]
+            if not whole.dead:
+                go_on_whole(whole, until=1.0)
+            if judge := next((w for w in alive if not w.dead), None):
+                give(judge, do="judge", rows=[REFERENCE, *rows], seconds=workload.quality_s)
     finally:
         for worker in crew:
             worker.end()

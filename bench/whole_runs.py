@@ -2,6 +2,7 @@
 
 import base64
 import random
+from typing import Any
 
 import torch
 
@@ -52,53 +53,65 @@ def schedule(runs: dict[str, int], cost_s: dict[str, float], rng: random.Random)
     return [one[1:] for one in sorted(order)]
 
 
-def measure(
-    stage: Stage,
-    arms: dict[str, Arm],
-    step_s: dict[str, float],
-    seconds: float,
-    clock,
-    rng: random.Random,
-    emit,
-    telemetry,
-) -> None:
+class WholeRuns:
     """Every step of the affordable rows, in parts taken in turn, so that drift falls on all rows alike.
 
-    step_s: wall seconds of a step of each row, from which the cost of its whole run is foreseen.
+    step_s: wall seconds of a step of each row, from which the cost of its whole run is foreseen; seconds: for all.
     """
-    cost_s = {name: s * arms[name].steps for name, s in step_s.items()}
-    chosen = affordable(cost_s, seconds)
-    seed = stage.workload.seed
-    states, noises, faulty = {}, {}, set()
-    order = schedule(chosen, cost_s, rng)
-    for done, (name, run, part, parts) in enumerate(order):
-        if name in faulty:
-            continue
-        emit(event="doing", text=f"whole runs, part {done + 1} of {len(order)}", row=name)
-        arm = arms[name]
+
+    def __init__(
+        self, stage: Stage, arms: dict[str, Arm], step_s: dict[str, float], seconds: float, rng: random.Random
+    ):
+        self.stage, self.arms = stage, arms
+        cost_s = {name: s * arms[name].steps for name, s in step_s.items()}
+        self.chosen = affordable(cost_s, seconds)
+        self.order = schedule(self.chosen, cost_s, rng)
+        self.done = 0
+        self.states: dict[str, torch.Tensor] = {}
+        self.noises: dict[str, Any] = {}
+        self.faulty: set[str] = set()
+
+    def advance(self, until: float, clock, emit, telemetry) -> None:
+        """Go on until this share of all parts is done; with the last of them come the pictures."""
+        upto = round(until * len(self.order))
+        if self.done >= upto:
+            return
+        for name, run, part, parts in self.order[self.done : upto]:
+            self.done += 1
+            if name not in self.faulty:
+                emit(event="doing", text=f"whole runs, part {self.done} of {len(self.order)}", row=name)
+                self._take(name, run, part, parts, clock, emit, telemetry)
+        if self.done == len(self.order):
+            self._show(emit)
+
+    def _take(self, name: str, run: int, part: int, parts: int, clock, emit, telemetry) -> None:
+        arm = self.arms[name]
         if part == 0:
-            states[name], noises[name] = stage.x, arm.noise(seed, stage.batch)
+            self.states[name] = self.stage.x
+            self.noises[name] = arm.noise(self.stage.workload.seed, self.stage.batch)
         positions = range(round(part * arm.steps / parts), round((part + 1) * arm.steps / parts))
         try:
             before = telemetry.sample()
             start = clock.mark()
-            states[name] = arm.advance(states[name], list(positions), noises[name])
+            self.states[name] = arm.advance(self.states[name], list(positions), self.noises[name])
             reading = clock.between(start, clock.mark())
             around = telemetry.between(before, telemetry.sample(), reading.wall_s)
         except Exception as error:
             emit(event="error", row=name, message=in_one_line(error))
-            faulty.add(name)
-            continue
+            self.faulty.add(name)
+            return
         emit(event="segment", row=name, run=run, index=part, steps=len(positions), seconds=reading.decisive_s,
              wall_s=reading.wall_s, **around)  # fmt: skip
-    for name in chosen:
-        if name in faulty:
-            continue
-        pictures = stage.model.pictures(states[name])
-        if not bool(torch.isfinite(pictures).all()):
-            emit(event="error", row=name, message="its pictures hold NaN or infinity")
-            continue
-        emit(event="pictures", row=name, shape=list(pictures.shape), **encode(pictures))
+
+    def _show(self, emit) -> None:
+        for name in self.chosen:
+            if name in self.faulty:
+                continue
+            pictures = self.stage.model.pictures(self.states[name])
+            if not bool(torch.isfinite(pictures).all()):
+                emit(event="error", row=name, message="its pictures hold NaN or infinity")
+                continue
+            emit(event="pictures", row=name, shape=list(pictures.shape), **encode(pictures))
 
 
 def encode(pictures: torch.Tensor) -> dict[str, str]:

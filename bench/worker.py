@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from bench import axis, evidence, whole_runs
+from bench import axis, evidence
 from bench.clock import clock_for
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.inspection import probe
@@ -24,6 +24,7 @@ from bench.planted import planted
 from bench.quality import judged
 from bench.tally import Tally
 from bench.telemetry import telemetry_for
+from bench.whole_runs import WholeRuns
 from bench.workload import from_json
 from sampler.errors import in_one_line
 from sampler.models import load_model
@@ -52,6 +53,7 @@ class Work:
         self.noises: dict = {}
         self.step_s: dict[str, float] = {}  # wall seconds of each row's last timed step
         self.rounds = 0
+        self.wholes: WholeRuns | None = None
 
     def build(self, rows: list[str] | None = None) -> None:
         """Build every row of the task, or these, and call it once; a row that raises is reported and left out."""
@@ -146,9 +148,11 @@ class Work:
         """Seconds a step at other batch sizes."""
         axis.measure(self.stage, rows, slices, self.clock, self.rng, self.emit)
 
-    def whole(self, seconds: float) -> None:
-        """Whole runs, as many rows as fit the time."""
-        whole_runs.measure(self.stage, self.arms, self.step_s, seconds, self.clock, self.rng, self.emit, self.telemetry)
+    def whole(self, seconds: float, until: float) -> None:
+        """Whole runs of as many rows as fit the time, gone on with until this share of them is done."""
+        if self.wholes is None:
+            self.wholes = WholeRuns(self.stage, self.arms, self.step_s, seconds, self.rng)
+        self.wholes.advance(until, self.clock, self.emit, self.telemetry)
         self._testify()
 
     def judge(self, rows: list[str], seconds: float) -> None:

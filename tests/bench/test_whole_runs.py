@@ -1,8 +1,11 @@
 """Which rows are run whole in the time there is, and in what order their parts are taken."""
 
 import random
+from types import SimpleNamespace
 
-from bench.whole_runs import MOST_RUNS, PART_S, affordable, schedule
+import torch
+
+from bench.whole_runs import MOST_RUNS, PART_S, WholeRuns, affordable, schedule
 
 COST_S = {"reference": 20.0, "batched-cfg": 9.0, "ddim": 1.0, "all-lossless": 10.0, "planted": 0.1}
 
@@ -36,3 +39,52 @@ def test_every_part_is_taken_once_in_its_order_and_spread_over_the_whole() -> No
         places = [i for i, (row, *_) in enumerate(order) if row == name]
         middle = sum(places) / len(places) / len(order)
         assert 0.35 < middle < 0.65  # drift falls on all alike
+
+
+class Arm:
+    """Adds one a step, so that the state counts them; may raise at a position."""
+
+    def __init__(self, steps: int, raises_at: int = -1):
+        self.steps, self.raises_at = steps, raises_at
+
+    def noise(self, seed: int, batch: int) -> None: ...
+
+    def advance(self, x: torch.Tensor, positions: list[int], noise: None) -> torch.Tensor:
+        assert positions[0] == int(x) % 1000  # goes on where it was
+        if self.raises_at in positions:
+            raise RuntimeError("there")
+        return x + len(positions)
+
+
+def whole_runs(**arms: Arm) -> tuple[WholeRuns, list[dict], tuple]:
+    stage = SimpleNamespace(x=torch.zeros(()), workload=SimpleNamespace(seed=0), batch=4,
+                            model=SimpleNamespace(pictures=lambda x: x.expand(1, 1, 1, 1)))  # fmt: skip
+    events: list[dict] = []
+    clock = SimpleNamespace(mark=lambda: 0, between=lambda a, b: SimpleNamespace(decisive_s=1.0, wall_s=1.0))
+    telemetry = SimpleNamespace(sample=lambda: 0, between=lambda a, b, s: {})
+    step_s = {name: 0.007 for name in arms}
+    made = WholeRuns(stage, arms, step_s, 100.0, random.Random(0))  # type: ignore[arg-type]
+    return made, events, (clock, lambda **event: events.append(event), telemetry)
+
+
+def test_whole_runs_are_gone_on_with_until_the_share_and_shown_at_the_end() -> None:
+    runs, events, how = whole_runs(reference=Arm(1000), ddim=Arm(50))
+    parts = len(runs.order)
+    for until in (0.0, 0.3, 0.3, 0.2, 0.8):
+        runs.advance(until, *how)
+    assert sum(e["event"] == "segment" for e in events) == runs.done == round(0.8 * parts)
+    assert not [e for e in events if e["event"] == "pictures"]
+    runs.advance(1.0, *how)
+    runs.advance(1.0, *how)
+    taken = [e for e in events if e["event"] == "segment"]
+    assert len(taken) == parts
+    assert sum(e["steps"] for e in taken if e["row"] == "reference") == 2 * 1000
+    assert [e["row"] for e in events if e["event"] == "pictures"] == list(runs.chosen)
+
+
+def test_a_row_that_raises_half_way_is_left_out_of_the_rest() -> None:
+    runs, events, how = whole_runs(reference=Arm(1000), ddim=Arm(50, raises_at=30))
+    runs.advance(1.0, *how)
+    (error,) = [e for e in events if e["event"] == "error"]
+    assert (error["row"], "there" in error["message"]) == ("ddim", True)
+    assert [e["row"] for e in events if e["event"] == "pictures"] == ["reference"]
