@@ -11,6 +11,10 @@ import torch
 
 from sampler.models import checked_device
 
+# Ranks that do not find each other (one died while they met) end, so that torchrun starts them again; that others take
+# long over their share is no reason to.
+TO_MEET, TO_WAIT = timedelta(minutes=1), timedelta(days=7)
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -38,6 +42,7 @@ def ranks() -> Iterator[Ranks]:
         yield Ranks(0, 1, local, lambda: None)
         return
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import _set_pg_timeout
 
     def gathered(said: Any) -> list[Any]:
         heard: list[Any] = [None] * world
@@ -45,7 +50,8 @@ def ranks() -> Iterator[Ranks]:
         return heard
 
     # gloo also where the samples are drawn on GPUs: what is exchanged is a few words, and none of it a picture
-    dist.init_process_group("gloo", timeout=timedelta(days=7))
+    dist.init_process_group("gloo", timeout=TO_MEET)
+    _set_pg_timeout(TO_WAIT)
     try:
         yield Ranks(dist.get_rank(), world, local, dist.barrier, gathered)
     finally:
