@@ -1,19 +1,21 @@
 """The processes that torchrun has started: which of them this is, and how they wait for one another."""
 
 import os
+import pickle
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import torch
 
 from sampler.models import checked_device
 
-# Ranks that do not find each other (one died while they met) end, so that torchrun starts them again; that others take
-# long over their share is no reason to.
-TO_MEET, TO_WAIT = timedelta(minutes=1), timedelta(days=7)
+# To find torchrun's store; and for the slowest rank's share, be it days.
+TO_MEET, TO_WAIT = timedelta(minutes=5), timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,24 @@ def ranks() -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(0, 1, local, lambda: None)
         return
-    import torch.distributed as dist
-    from torch.distributed.distributed_c10d import _set_pg_timeout
+    # The store that torchrun keeps is all that is needed: what is exchanged is a few words, and none of it a picture. A
+    # process group of gloo's was seen to wait without end for its own connections, in ranks that were started again.
+    from torch.distributed import rendezvous
+
+    store, rank, world = next(rendezvous("env://", timeout=TO_MEET))
+    meetings = count()
 
     def gathered(said: Any) -> list[Any]:
-        heard: list[Any] = [None] * world
-        dist.all_gather_object(heard, said)
-        return heard
+        meeting = next(meetings)
+        keys = [f"meeting {meeting}, rank {other}" for other in range(world)]
+        store.set(keys[rank], pickle.dumps(said))
+        store.wait(keys, TO_WAIT)
+        return [pickle.loads(store.get(key)) for key in keys]
 
-    # gloo also where the samples are drawn on GPUs: what is exchanged is a few words, and none of it a picture
-    dist.init_process_group("gloo", timeout=TO_MEET)
-    _set_pg_timeout(TO_WAIT)
-    try:
-        yield Ranks(dist.get_rank(), world, local, dist.barrier, gathered)
-    finally:
-        dist.destroy_process_group()
+    def wait() -> None:
+        gathered(None)
+
+    yield Ranks(rank, world, local, wait, gathered)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and store.add("left", 1) < world and rank == 0:
+        while store.add("left", 0) < world:  # the store ends with this process: nobody may still be asking
+            time.sleep(0.01)
