@@ -108,5 +108,5 @@ def test_two_ranks_started_by_torchrun(tmp_path):
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert re.search(r"\| 2 \| shared \(strong\) \| [\d.]+ \[", done.stdout)
+    assert re.search(r"\| 2 \| shared \(strong\) \| [\d.e+]+ \[", done.stdout)
     assert len(list(tmp_path.glob("*/scaling/ranks-2.*"))) == 2
