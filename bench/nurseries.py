@@ -8,6 +8,7 @@ import torch
 
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.crew import Event, Worker, dealt
+from bench.planted import planted
 from bench.workload import Workload
 
 
@@ -19,8 +20,10 @@ def inspected(task: dict[str, Any], rows: Sequence[str], looks: Sequence[str], w
     """
     on_gpu = torch.device(workload.device).type == "cuda"
     lanes = 1 if on_gpu else min(2, os.cpu_count() or 1, len(rows))  # one at a time on a device: they share its memory
-    task = {**task, "lanes": lanes, "compiles": any(_effort(name) for name in rows)}
-    orders = [{"row": name, "looks": list(looks)} for name in sorted(rows, key=_effort, reverse=True)]
+    known = {**CONTENDERS, **{c.name: c for c in planted(task.get("plant"))}}
+    dearest_first = sorted(rows, key=lambda name: known[name].compiles, reverse=True)
+    task = {**task, "lanes": lanes, "compiles": known[dearest_first[0]].compiles > 0}
+    orders = [{"row": name, "looks": list(looks)} for name in dearest_first]
     crew = [Worker(task, -1, "bench.nursery") for _ in range(lanes)]
     try:
         for _, event in dealt(crew, orders, pinned):
@@ -31,7 +34,3 @@ def inspected(task: dict[str, Any], rows: Sequence[str], looks: Sequence[str], w
     finally:
         for worker in crew:
             worker.end()
-
-
-def _effort(row: str) -> int:
-    return CONTENDERS[row].compiles if row in CONTENDERS else 0

@@ -23,7 +23,6 @@ from sampler.errors import UsageError, unknown
 
 AXIS_ROWS, AXIS_SLICES = (REFERENCE, "batched-cfg"), 5
 FIRST_TURNS = 2  # turns in which every row is timed, before only the undecided are
-WHOLE_SHARE = 0.35  # of the budget is kept for whole runs
 
 
 def measure(
@@ -149,7 +148,8 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
             if event["event"] != "first_call":  # those of the preparation count: these come from its caches
                 _take(job, event, worker.number, say, f"building, process {worker.number + 1}")
         began = time.monotonic()
-        whole_s, spent_on_whole_s = budget_s * WHOLE_SHARE if last else 0.0, 0.0
+        wholes_here = last and workload.whole_share > 0
+        whole_s, spent_on_whole_s = budget_s * workload.whole_share if wholes_here else 0.0, 0.0
 
         def give(worker: Worker, **order: Any) -> None:
             core = rng.choice(sorted(os.sched_getaffinity(0))) if pins(workload) else None
@@ -179,7 +179,7 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
                 break
             rng.shuffle(crew)
             seconds = max(1.0, left_s / len(crew) / max(1, FIRST_TURNS - turn))
-            if turn == 1 and last:
+            if turn == 1 and wholes_here:
                 whole, from_here_s = crew[0], left_s
             for worker in crew:
                 give(worker, do="pairs", rows=pending, rounds=workload.rounds, seconds=seconds)
@@ -191,7 +191,7 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
         alive = [w for w in crew if not w.dead]
         if last and alive:
             whole = whole or alive[-1]
-            if not whole.dead:
+            if wholes_here and not whole.dead:
                 go_on_whole(whole, until=1.0)
             if judge := next((w for w in alive if not w.dead), None):
                 give(judge, do="judge", rows=[REFERENCE, *rows], seconds=workload.quality_s)

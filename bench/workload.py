@@ -29,6 +29,7 @@ class Workload:
     slice_steps: int = 1  # timed steps of a slice, after two that are not
     target_half_width: float = 0.03
     budget_s: float = 145.0  # for everything that is timed: pairs, other batch sizes, whole runs
+    whole_share: float = 0.35  # of the budget, for whole runs that the slices are held against
     batch_axis: tuple[int, ...] = (1, 4, 16)
     quality_s: float = 40.0  # seconds in which pictures may be drawn to be judged; those drawn before cost nothing
     own: Facts | None = None  # what was found of a model that is not a shipped one

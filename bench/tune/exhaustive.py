@@ -16,7 +16,7 @@ from bench.tune.space import name_of
 from sampler.errors import UsageError
 
 WITHIN, SHARE = 0.03, 1 / 5  # of the best's time, and of the time that measuring everything takes
-PROCESSES = 3
+HALF_WIDTH = 0.02  # of an interval that needs no longer: less than the differences it is to show
 
 
 def rows(asked: Asked, results: Path) -> list[str]:
@@ -29,7 +29,8 @@ def rows(asked: Asked, results: Path) -> list[str]:
 def measure_all(asked: Asked, results: Path, say, command: str) -> Measurement:
     """Each inspected in a process of its own and timed in fresh ones; nothing is dropped, every pair is taken."""
     names = rows(asked, results)
-    job = replace(asked.workload, processes=PROCESSES, batch_axis=(), quality_s=0.0, budget_s=asked.budget_s)
+    job = replace(asked.workload, target_half_width=HALF_WIDTH, whole_share=0.0, batch_axis=(), quality_s=0.0,
+                  budget_s=asked.budget_s)  # fmt: skip
     return measure(job, [REFERENCE, *names], say, command, asked.plant)
 
 
@@ -67,7 +68,7 @@ def check(everything: Measurement, tunings: list[Tuning]) -> list[Checked]:
         by = tuning.runner_up_lost_by
         found.append(Checked(
             tuning.asked.workload.seed, tuning.choice, _cost(everything.row(choice)) / best - 1,
-            tuning.took_s / took_s(everything), tuning.runner_up.name if tuning.runner_up else "",
+            tuning.took_s / everything.took_s, tuning.runner_up.name if tuning.runner_up else "",
             by is not None and not by.low > 1,
         ))  # fmt: skip
     return found
@@ -82,7 +83,7 @@ def agree(found: list[Checked]) -> bool:
 def table(found: list[Checked], everything: Measurement) -> str:
     """The check in Markdown."""
     lines = [
-        f"{len(everything.rows) - 1} combinations were measured in {took_s(everything):.0f} s.", "",
+        f"{len(everything.rows) - 1} combinations were measured in {everything.took_s:.0f} s.", "",
         "| seed | choice | slower than the best | of the time | runner-up | within 3 % in a fifth |",
         "| ---: | --- | ---: | ---: | --- | --- |",
     ]  # fmt: skip
@@ -99,11 +100,6 @@ def answers(asked: Asked, folder: Path, seeds: range = range(5)) -> list[Tuning]
     if missing:
         raise UsageError(f"no answer with --seed {', '.join(map(str, missing))} is stored in {folder}")
     return [load(path) for path in paths]
-
-
-def took_s(everything: Measurement) -> float:
-    """Seconds that it took, without the whole runs that no answer is held against."""
-    return everything.took_s - sum(e["wall_s"] for e in everything.of("segment"))
 
 
 def stored(path: Path) -> Measurement:

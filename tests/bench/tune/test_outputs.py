@@ -123,6 +123,18 @@ def everything(costs: dict[str, float]):
     return synthetic.measurement(["reference", *costs], events, took_s=1000.0)
 
 
+def test_everything_is_measured_without_whole_runs_and_pictures(monkeypatch, tmp_path):
+    asked_for = []
+    monkeypatch.setattr(exhaustive, "measure", lambda job, rows, *_: asked_for.append((job, rows)))
+    exhaustive.measure_all(Asked(Workload(), budget_s=7.0), tmp_path, print, "made up")
+    ((job, rows),) = asked_for
+    assert (job.whole_share, job.quality_s, job.batch_axis, job.budget_s) == (0.0, 0.0, (), 7.0)
+    assert rows[0] == "reference"
+    assert {QUICK, NEXT, SLOW, "channels-last+batched+frozen"} < set(rows)
+    assert len(set(rows)) == len(rows) == 20
+    assert not any("bf16" in row for row in rows)
+
+
 def test_answers_are_held_against_everything(made_up):
     tunings = [tuned(made_up, seed=seed) for seed in range(5)]
     good = exhaustive.check(everything({QUICK: 0.5, NEXT: 0.6, SLOW: 1.2}), tunings)
