@@ -6,7 +6,7 @@ Some facts are counted on the very calls that are timed (`tally`), the others in
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from bench.kinds import in_tf32
@@ -104,7 +104,8 @@ def called(pattern: Pattern) -> Proof:
 def contains(pattern: Pattern) -> Proof:
     """The convolutions that ran are those of the pattern's network calls, though Python made none.
 
-    Of those that are 1×1, a compiler may have made matrix products.
+    Of those that are 1×1, a compiler may have made matrix products: of the same in every call, but guided steps are
+    a graph of their own.
     """
 
     def proof(seen: Seen) -> Finding | None:
@@ -116,13 +117,28 @@ def contains(pattern: Pattern) -> Proof:
         shown, wanted = _nonzero(ran), pattern(seen)
         text = f"convolutions of {_calls({b: -(-n // seen.convolutions) for b, n in shown.items()})}"
         text += f" in {seen.steps:,} steps"
-        least = seen.convolutions - seen.pointwise
+        each = range(seen.convolutions - seen.pointwise, seen.convolutions + 1)
+        kinds = [pattern(kind) for kind in _kinds_of_steps(seen)]
         right = shown.keys() == wanted.keys() and all(
-            n * least <= shown[b] <= n * seen.convolutions and shown[b] % n == 0 for b, n in wanted.items()
+            _made_of(shown[b], [kind[b] for kind in kinds if b in kind], each) for b in wanted
         )
         return Finding(True, text) if right else Finding(False, f"{text}, not {_calls(wanted)}")
 
     return proof
+
+
+def _kinds_of_steps(seen: Seen) -> list[Seen]:
+    """What was seen, as if of its guided steps alone and of the others."""
+    guided = seen.counts.get("guided", 0)
+    each = ((guided, guided), (seen.steps - guided, 0))
+    return [replace(seen, counts={"steps": steps, "guided": of_them}) for steps, of_them in each]
+
+
+def _made_of(total: int, calls: Sequence[int], each: range) -> bool:
+    """Whether so many calls of each kind, those of a kind alike, can come to the total."""
+    if not calls:
+        return total == 0
+    return any(_made_of(total - calls[0] * n, calls[1:], each) for n in each)
 
 
 def compiled(seen: Seen) -> Finding:

@@ -14,7 +14,7 @@ from sampler.generate import to_unit
 # the rows whose pictures or whole time tell most; of these and then of the others, the cheapest come first
 TELLING = ("all-lossless", "all-lossless-cuda", "all-together", "all-together-cuda", "ddim", "strided",
            "textbook-strided", "all-equal-steps", "all-equal-steps-cuda", TEXTBOOK)  # fmt: skip
-PART_S = 0.7  # a run is taken in parts of about this length, in turn with every other row's
+PART_S = 0.15  # a run is taken in parts of about this length, in turn with every other row's: neighbours stay longer
 REPEAT_S = 5.0  # a run shorter than this is taken more than once, within these seconds
 MOST_RUNS = 10
 REFERENCE_RUNS = 2  # where they fit: what disturbs the one run of the reference moves the ratio of every row

@@ -366,6 +366,21 @@ def test_a_compiler_may_make_products_of_1x1_convolutions_alone() -> None:
         assert evidence.contains(evidence.once_doubled)(replace(seen, products=ran)).ok == ok
 
 
+def test_guided_steps_and_others_are_graphs_of_their_own() -> None:
+    """Of 11 steps 4 call twice: one graph may make products of what the other leaves as convolutions."""
+    seen = evidence.Seen(4, {"steps": 11, "guided": 4}, convolutions=21, pointwise=5)
+    for convolutions, ok in ((7 * 21 + 8 * 16, True), (7 * 18 + 8 * 21, True), (15 * 21, True), (15 * 16 - 1, False),
+                             (7 * 21 + 8 * 21 + 1, False)):  # fmt: skip
+        ran = [["convolution", "float32", 4, convolutions]]
+        assert evidence.contains(evidence.twice)(replace(seen, products=ran)).ok == ok
+    # where nothing may become a product, a call too few is seen
+    alike = replace(seen, pointwise=0, products=[["convolution", "float32", 4, 14 * 21]])
+    assert not evidence.contains(evidence.twice)(alike).ok
+    batched = [["convolution", "float32", 8, 4 * 17], ["convolution", "float32", 4, 7 * 21]]
+    assert evidence.contains(evidence.once_doubled)(replace(seen, products=batched)).ok
+    assert not evidence.contains(evidence.once_doubled)(replace(seen, products=batched[:1])).ok
+
+
 class Captured(nn.Conv2d):
     """A network that says in which format it computes, whatever its input."""
 
