@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sampler.errors import UsageError
 from sampler.noise import NoiseKey
-from sampler.posterior import Fed, State
+from sampler.posterior import Fed, Guided, State
 from sampler.runtime import AfterStep, Leg, Step, Walk, parts, state_of
 
 Replay = Callable[[], None]
@@ -38,7 +38,12 @@ def graphed_over(steps: int) -> Callable[[Step], Walk]:
 def graphed_compiled(step: Step) -> Walk:
     """One step captured whose prediction is compiled by Inductor; our update stays a kernel of its own."""
     predict = step.predict
-    fast = torch.compile(predict.of_input, dynamic=False, fullgraph=True)
+
+    def of_input(x: Tensor, t: Tensor) -> Tensor | Guided:
+        return predict.of_input(x, t)
+
+    of_input.__code__ = of_input.__code__.replace()  # see `runtime._function`
+    fast = torch.compile(of_input, dynamic=False, fullgraph=True)
     return Graphed(Step(type(predict)(fast, predict.copies), step.apply, step.in_place), 1, cuda_capture())
 
 

@@ -43,6 +43,16 @@ class Update:
     needs: str = ""
 
 
+def _compiled() -> Apply:
+    """`posterior` by Inductor, in a code object of its own: see `runtime._function`."""
+
+    def apply(x: Tensor, out: Tensor | Guided, z: Tensor, row: Tensor) -> Tensor:
+        return posterior(x, out, z, row)
+
+    apply.__code__ = apply.__code__.replace()
+    return torch.compile(apply, fullgraph=True, dynamic=False)
+
+
 def _native_drawn() -> Apply:
     from kernels import native
 
@@ -90,7 +100,7 @@ def _kernel_noise() -> Apply:
 plain_update = Update(lambda: posterior)
 # the definition of every update that draws
 drawn_update = Update(lambda: lambda x, out, key, row: posterior(x, out, key.draw(x), row), draws=True)
-compiled_update = Update(lambda: torch.compile(posterior, fullgraph=True, dynamic=False))
+compiled_update = Update(_compiled)
 # one pass of C++ over a CPU's memory, with noise read, or drawn in registers
 native_update = Update(_native, in_place=True, opaque=True, needs="cpu")
 native_drawn_update = Update(_native_drawn, draws=True, in_place=True, opaque=True, needs="cpu")

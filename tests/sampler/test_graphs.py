@@ -163,10 +163,11 @@ def test_a_step_that_waits_for_the_device_cannot_be_taped(taped, wavy, schedule)
 
 
 def test_the_prediction_alone_is_compiled_inside_a_graph(wavy, schedule, monkeypatch):
-    compiled = []
+    compiled, codes = [], []
 
     def compile_(function, **how):
         compiled.append(how)
+        codes.append(function.__code__)
         return function
 
     monkeypatch.setattr(torch, "compile", compile_)
@@ -178,6 +179,8 @@ def test_the_prediction_alone_is_compiled_inside_a_graph(wavy, schedule, monkeyp
     result = run(build(way, wavy, CONDITION, 3.0), x, trajectory, noise)
     assert torch.equal(result, eager(wavy, trajectory, noise, x))
     assert compiled == [{"dynamic": False, "fullgraph": True}]
+    build(way, wavy, CONDITION, 3.0)
+    assert codes[0] is not codes[1]  # Dynamo keeps eight pieces of each
 
 
 def test_noise_from_outside_is_refused(wavy, schedule):

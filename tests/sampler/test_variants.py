@@ -11,6 +11,7 @@ from sampler import graphs, guidance, precision, runtime
 from sampler.errors import UsageError
 from sampler.guidance import Condition
 from sampler.noise import GeneratorNoise, PhiloxNoise
+from sampler.posterior import posterior
 from sampler.trajectory import ancestral, spaced
 from sampler.variants import (
     LIMITED,
@@ -49,6 +50,15 @@ def named_variants(device: str, without: set[str] = frozenset()):
         for name, v in VARIANTS.items()
         if v.needs in ("", device) and name not in without
     ]
+
+
+def test_a_process_holds_more_compiled_updates_than_dynamo_keeps_of_one(monkeypatch):
+    compiles = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **how: compiles(function, backend="eager", **how))
+    row = torch.tensor([1.1, 0.4, 0.2, 0.7, 0.3, 1.0])
+    for size in range(2, 12):  # a piece for each shape
+        x, out, z = torch.randn(3, 2, 1, size, size, generator=torch.Generator().manual_seed(size)).unbind()
+        assert torch.equal(compiled_update.load()(x, out, z, row), posterior(x, out, z, row))
 
 
 def states(way, network, trajectory, noise, dtype=torch.float32, device="cpu", scale=SCALE):
