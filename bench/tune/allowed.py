@@ -55,11 +55,12 @@ def product(allowed: dict[str, tuple[str, ...]], paths: tuple[str, ...] = ("",))
     return [c for c in itertools.product(*seams) if name_of(c) != REFERENCE and contender(c) is not None]
 
 
-def forbidden(allowed: dict[str, tuple[str, ...]], judge: Judge) -> dict[Choice, str]:
-    """Combinations that are known to lose too much on every path, of those on the reference's own; with the reason."""
+def forbidden(allowed: dict[str, tuple[str, ...]], judge: Judge, seconds: float) -> dict[Choice, str]:
+    """Combinations, of those on the reference's own path, that cannot win on any: they are known to lose too much, or
+    their pictures would take more than these seconds to draw; with the reason."""
     found: dict[Choice, str] = {}
     for choice in product(allowed):
-        verdicts = [judge.known(row) for path in allowed[PATHS]
+        verdicts = [judge.foreseen(row, seconds) for path in allowed[PATHS]
                     if (row := contender(with_value(choice, PATHS, path))) is not None]  # fmt: skip
         known = [verdict for verdict in verdicts if verdict is not None]
         if len(known) == len(verdicts) and not any(verdict.passes for verdict in known):

@@ -70,9 +70,8 @@ class Contest:
         return Worker(task, self.number - 1)
 
     def _build(self, crew: list[Worker], rows: list[str]) -> None:
-        """One from the front, one from the back: what the other has compiled is then in the cache."""
-        first, *rest = rows
-        for turn in ([first], rest):
+        """The reference; then one from the front, one from the back: what the other has compiled is in the cache."""
+        for turn in ([row for row in rows if row == REFERENCE], [row for row in rows if row != REFERENCE]):
             turn = [row for row in turn if row not in self.failed]
             if turn:
                 orders = [(w, {"do": "build", "rows": turn[:: -1 if i % 2 else 1]}) for i, w in enumerate(crew)]

@@ -1,5 +1,6 @@
 """Every combination measured, once, as `python -m bench run` measures rows; and the tuner's answers held against it."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ HALF_WIDTH = 0.02  # of an interval that needs no longer: less than the differen
 def rows(asked: Asked, results: Path) -> list[str]:
     """The combinations that the tuner may race, all of them."""
     allowed, _ = may.labels(asked)
-    forbidden = may.forbidden(allowed, Judge(asked, results))
+    forbidden = may.forbidden(allowed, Judge(asked, results), math.inf)
     return [name_of(choice) for choice in may.product(allowed) if choice not in forbidden]
 
 

@@ -23,7 +23,7 @@ from bench.tune.space import BY_NAME, SEAMS, contender, name_of, with_value
 from sampler.errors import UsageError
 
 FINALISTS = 2  # beside the reference
-PROCESSES = 3  # fresh ones in which they are timed
+PROCESSES = 4  # fresh ones in which they are timed
 TIMED_SHARE, LEAST_S = 0.6, 15.0  # of the seconds left for that, what is not for building; and as many at least
 
 
@@ -62,7 +62,8 @@ class Finals:
     def __init__(self, asked: Asked, journal: Journal, judge: Judge, say: Callable[[str], None], command: str):
         self.asked, self.journal, self.judge, self.say = asked, journal, judge, say
         self.known: dict[str, Contender] = {**CONTENDERS, **{c.name: c for c in planted(asked.plant)}}
-        workload = replace(asked.workload, processes=PROCESSES, batch_axis=(), quality_s=0.0)
+        # a whole run is part of the inspection
+        workload = replace(asked.workload, processes=PROCESSES, whole_share=0.0, batch_axis=(), quality_s=0.0)
         self.job: Measurement = started(workload, command)
         self.judged: dict[str, Judged] = {}
         self.faulty: list[str] = []  # of them, those that did not do what they claim, or raised
@@ -79,7 +80,7 @@ class Finals:
         while len(finalists) < FINALISTS:
             batch = []
             for entry in waiting:
-                if self._may_pass(entry.name):
+                if self._may_pass(entry.name, left_s()):
                     batch.append(entry.name)
                 if len(batch) == FINALISTS - len(finalists):
                     break
@@ -99,11 +100,11 @@ class Finals:
             if reason := self.job.row(name).reason:
                 self._reject(name, reason)
 
-    def _may_pass(self, name: str) -> bool:
-        """Whether what is known already leaves it in."""
+    def _may_pass(self, name: str, left_s: float) -> bool:
+        """Whether what is known already, and the time to draw what is not, leaves it in."""
         if name in self.failed:
             return False
-        found = self.judge.known(self.known[name])
+        found = self.judge.foreseen(self.known[name], left_s)
         if found is not None:
             self.judged[name] = found
             if not found.passes:
@@ -123,7 +124,8 @@ class Finals:
             return False
         if name not in self.judged:
             self.say(f"drawing pictures of {name}")
-            self.judged[name] = self.judge.draw(self.known[name], left_s(), self.say)
+            found = self.judge.foreseen(self.known[name], left_s())  # an inspection took some of it
+            self.judged[name] = found or self.judge.draw(self.known[name], self.say)
         if not self.judged[name].passes:
             self._reject(name, f"quality {self.asked.quality}: {self.judged[name].text}")
             return False

@@ -81,22 +81,34 @@ class Judge:
             self._known[name] = found
         return self._known.get(name)
 
-    def draw(self, row: Contender, seconds: float, say: Callable[[str], None]) -> Judged:
-        """Draw the pictures of a row, if that fits the time, and judge them."""
-        choice, device = BY_NAME[row.name], self.asked.workload.device
-        name = point_name(choice, self.asked.workload.steps)
-        steps, processes = points(device, (row.name,))[name].path.steps, os.cpu_count() or 1
-        wanted = PICTURES_OF_FEW_STEPS if steps <= plan.SHORT else PICTURES
-        takes_s = wanted * steps * judged.PICTURE_STEP_S / (processes if device == "cpu" else 1)
-        if takes_s > seconds:
-            return Judged(UNSURE, f"its pictures were not drawn: {wanted} of them take about {takes_s:.0f} s, and "
-                          f"{max(0.0, seconds):.0f} s were left; `python -m bench quality` draws those of the shipped "
-                          "rows, a larger --budget these", {})  # fmt: skip
+    def foreseen(self, row: Contender, seconds: float) -> Judged | None:
+        """`known`, or UNSURE where drawing would take longer than these seconds; None where it fits them."""
+        found = self.known(row)
+        if found is None:
+            _, wanted, takes_s = self._to_draw(row)
+            if takes_s > seconds:
+                return Judged(UNSURE, f"its pictures were not drawn: {wanted} of them take about {takes_s:.0f} s, and "
+                              f"{max(0.0, seconds):.0f} s are left for that; `python -m bench quality` draws those of "
+                              "the shipped rows, a larger --budget these", {})  # fmt: skip
+        return found
+
+    def draw(self, row: Contender, say: Callable[[str], None]) -> Judged:
+        """Draw the pictures of a row and judge them."""
+        device, processes = self.asked.workload.device, os.cpu_count() or 1
+        name, wanted, _ = self._to_draw(row)
         drawing.draw(partial(points, device, (row.name,)), [(name, wanted)], self.store, processes, say)
         found = self._kept(name, row.name)
         assert found is not None
         self._known[name] = replace(found, source="drawn now")
         return self._known[name]
+
+    def _to_draw(self, row: Contender) -> tuple[str, int, float]:
+        """The set that shows the row, of how many pictures, and about the seconds that drawing it takes."""
+        choice, job = BY_NAME[row.name], self.asked.workload
+        steps = steps_of(choice, job.steps)
+        wanted = PICTURES_OF_FEW_STEPS if steps <= plan.SHORT else PICTURES
+        lanes = (os.cpu_count() or 1) if job.device == "cpu" else 1
+        return point_name(choice, job.steps), wanted, wanted * steps * judged.PICTURE_STEP_S / lanes
 
     @cached_property
     def _quality(self) -> record.Quality | None:
@@ -148,10 +160,15 @@ class Judge:
 def point_name(choice: Choice, steps: int) -> str:
     """The set of pictures that shows a combination, as the plan names it."""
     precision, limited, path = (choice[AT[seam]] for seam in DECIDING)
-    kind, _, divisor = path.partition("/")
-    taken = round(steps / int(divisor)) if divisor else steps
+    kind = path.partition("/")[0]
     parts = [IN_THE_PLAN.get(precision, precision), limited, kind if kind or precision or limited else "ancestral"]
-    return "-".join([*filter(None, parts), str(taken)])
+    return "-".join([*filter(None, parts), str(steps_of(choice, steps))])
+
+
+def steps_of(choice: Choice, steps: int) -> int:
+    """Steps of a combination's path, where the reference takes so many."""
+    divisor = choice[AT["path"]].partition("/")[2]
+    return max(1, round(steps / int(divisor))) if divisor else steps
 
 
 def points(device: str, rows: tuple[str, ...] = ()) -> dict[str, Point]:

@@ -45,7 +45,7 @@ def _tune(tuning: Tuning, results: Path, journal: Journal, say: Say) -> None:
     asked = tuning.asked = _fitted(tuning, journal, say)
     judge = Judge(asked, results)
     allowed, tuning.left_out = may.labels(asked)
-    forbidden = may.forbidden(allowed, judge)
+    forbidden = may.forbidden(allowed, judge, asked.budget_s * (1 - RACE_SHARE))
     tuning.left_out |= {name_of(choice): why for choice, why in forbidden.items()}
     extra = _further(asked, judge, tuning.left_out)
     tuning.space = len(may.product(allowed)) - len(forbidden) + len(extra)

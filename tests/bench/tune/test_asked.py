@@ -107,10 +107,28 @@ def test_what_loses_too_much_on_every_path_is_not_raced(monkeypatch, tmp_path):
     judge = Judge(question, tmp_path)
     wide = Judged("WORSE", "the loss is too large", {})
     monkeypatch.setattr(judge, "known", lambda row: wide if "limited" in row.name else Judged(SAME, "", {}))
-    names = {space.name_of(choice) for choice in forbidden(labels(question)[0], judge)}
+    names = {space.name_of(choice) for choice in forbidden(labels(question)[0], judge, 0.0)}
     assert "limited" in names
     assert "batched+limited" in names
     assert "bf16" not in names
+
+
+def test_what_could_not_be_drawn_in_the_time_is_not_raced(monkeypatch, tmp_path):
+    question = replace(QUESTION, quality="fewer-steps")
+    judge = Judge(question, tmp_path)
+    monkeypatch.setattr(judge, "known", lambda row: Judged(SAME, "", {}) if row.lossless else None)
+    full, short = (judge.foreseen(space.contender(choice_of(n)), 1e9) for n in ("bf16", "bf16+ddim/20"))
+    assert full is short is None  # they could be drawn in that time
+    _, _, full_s = judge._to_draw(space.contender(choice_of("bf16")))
+    _, _, short_s = judge._to_draw(space.contender(choice_of("bf16+ddim/20")))
+    assert full_s == pytest.approx(10 * short_s)  # a twentieth of the steps, twice the pictures
+    assert "not drawn" in judge.foreseen(space.contender(choice_of("bf16")), full_s * 0.9).text
+    only_full = {**labels(question)[0], "path": ("",)}
+    assert space.choice_of("bf16") in forbidden(only_full, judge, full_s * 0.9)
+    assert space.choice_of("bf16") not in forbidden(only_full, judge, full_s * 1.1)
+    assert space.choice_of("batched") not in forbidden(only_full, judge, 0.0)
+    with_short = {**only_full, "path": ("", "ddim/20")}
+    assert space.choice_of("bf16") not in forbidden(with_short, judge, short_s * 1.1)
 
 
 def test_max_on_a_cpu_needs_a_budget():
