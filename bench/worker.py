@@ -114,6 +114,7 @@ class Work:
     def _warm(self, name: str) -> bool:
         """A first slice that is not kept; whether the row lived through it."""
         arm = self.arms[name]
+        self.emit(event="doing", text=f"warming {name}", row=name)
         self.noises[name] = arm.noise(1, self.stage.batch)
         try:
             seconds, _ = arm.time_slice(self.stage.x, self.noises[name], self.clock, self.rng)

@@ -31,6 +31,8 @@ def lines(tuning: Tuning) -> list[str]:
         found.append(f"First call: {seconds:.1f} s{' (compiled)' if compiled else ''}; {_pays(tuning)}.")
     if tuning.runner_up is not None:
         found.append(_runner_up(tuning))
+    if (over_s := tuning.took_s - asked.budget_s) > 0:
+        found.append(f"It took {tuning.took_s:.0f} s, {max(1.0, over_s):.0f} s more than its budget.")
     found += [f"Advice: {sentence}" for sentence in advice(tuning)]
     return found
 

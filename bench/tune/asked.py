@@ -66,6 +66,8 @@ class Asked:
             parts.append(f"{self.memory_bytes / 2**20:g}MiB")
         if self.images is not None:
             parts.append(f"{self.images}-images")
+        if self.contenders:
+            parts.append(re.sub(r"[^A-Za-z0-9.]+", "-", self.contenders).strip("-"))
         usual = {"threads": 1, "guidance": Workload.guidance, "steps": self.workload.timesteps, "seed": 0}
         parts += [f"{field}-{value:g}" for field in usual if (value := getattr(self.workload, field)) != usual[field]]
         return "_".join(parts)

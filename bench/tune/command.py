@@ -61,6 +61,9 @@ def add_to(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     question = asked_of(arguments)
+    if (arguments.exhaustive or arguments.check) and (question.batch or question.memory_bytes or question.images):
+        raise UsageError("--exhaustive and --check take a batch of a number, and neither --memory nor --images: every "
+                         "combination is measured at one batch, by the time of its steps")  # fmt: skip
     machine = environment.machine(question.workload.device)
     folder = writable_folder(arguments.out / machine / "tune")
     if arguments.exhaustive or arguments.check:

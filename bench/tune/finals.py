@@ -18,7 +18,7 @@ from bench.tune.asked import Asked
 from bench.tune.journal import Journal
 from bench.tune.quality import Judge, Judged
 from bench.tune.race import Standing
-from bench.tune.record import most_bytes
+from bench.tune.record import most_bytes, raced
 from bench.tune.space import BY_NAME, SEAMS, contender, name_of, with_value
 from sampler.errors import UsageError
 
@@ -66,8 +66,10 @@ class Finals:
         workload = replace(asked.workload, processes=PROCESSES, whole_share=0.0, batch_axis=(), quality_s=0.0)
         self.job: Measurement = started(workload, command)
         self.judged: dict[str, Judged] = {}
-        self.faulty: list[str] = []  # of them, those that did not do what they claim, or raised
-        self.failed: dict[str, str] = {e["row"]: e["why"] for e in journal.of("rejected")}
+        kept = [e for e in journal.of("rejected") if not e.get("for_time")]  # there may be more time now
+        self.failed: dict[str, str] = {e["row"]: e["why"] for e in kept}
+        # of them, those that can win on no path: they did not do what they claim, raised, or take too much memory
+        self.faulty: list[str] = [e["row"] for e in kept if e.get("faulty")]
 
     @property
     def task(self) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class Finals:
         """The first of the ranking that keep the budgets, inspected; fewer where there are no more."""
         waiting: Iterator[Entry] = iter(ranked)
         finalists: list[str] = []
-        while len(finalists) < FINALISTS:
+        while len(finalists) < FINALISTS and (not self.job.rows or left_s() > 0):
             batch = []
             for entry in waiting:
                 if self._may_pass(entry.name, left_s()):
@@ -89,11 +91,14 @@ class Finals:
             self._inspect([name for name in (REFERENCE, *batch) if name not in self.job.rows])
             if reason := self.job.row(REFERENCE).reason:
                 raise UsageError(f"the reference itself failed: {reason}")
+            if over := self._over(REFERENCE):
+                raise UsageError(f"the memory budget cannot be met at a batch of {self.asked.workload.batch}: the "
+                                 f"reference {over}; ask for a smaller --batch")  # fmt: skip
             finalists += [name for name in batch if self._passes(name, left_s)]
         return finalists
 
     def time(self, finalists: list[str], seconds: float) -> None:
-        """Pairs with the reference in fresh processes, and a whole run of each."""
+        """Pairs with the reference in fresh processes."""
         self.job.workload = replace(self.job.workload, budget_s=max(LEAST_S, seconds * TIMED_SHARE))
         time_rows(self.job, [REFERENCE, *finalists], self.task, self.say)
         for name in finalists:
@@ -102,34 +107,40 @@ class Finals:
 
     def _may_pass(self, name: str, left_s: float) -> bool:
         """Whether what is known already, and the time to draw what is not, leaves it in."""
-        if name in self.failed:
+        if name in self.failed or raced(name) in self.faulty:
             return False
         found = self.judge.foreseen(self.known[name], left_s)
         if found is not None:
             self.judged[name] = found
-            if not found.passes:
-                self._reject(name, f"quality {self.asked.quality}: {found.text}")
-                return False
+            return self._keeps_quality(name)
         return True
+
+    def _keeps_quality(self, name: str) -> bool:
+        if not self.judged[name].passes:
+            undrawn = self.judge.known(self.known[name]) is None
+            self._reject(name, f"quality {self.asked.quality}: {self.judged[name].text}", for_time=undrawn)
+        return self.judged[name].passes
+
+    def _over(self, name: str) -> str:
+        """What an inspected row takes more than the memory budget, in words, or ''."""
+        needed, within = most_bytes(self.job.row(name)), self.asked.memory_bytes
+        if within is None or needed is None or needed <= within:
+            return ""
+        return f"takes {human(needed)}, {human(needed - within)} more than the budget of {human(within)}"
 
     def _passes(self, name: str, left_s: Callable[[], float]) -> bool:
         if reason := self.job.row(name).reason:
-            self.faulty.append(name)
-            self._reject(name, reason)
+            self._reject(name, reason, faulty=True)
             return False
-        needed, within = most_bytes(self.job.row(name)), self.asked.memory_bytes
-        if within is not None and needed is not None and needed > within:
-            self._reject(name, f"memory: takes {human(needed)}, {human(needed - within)} more than the budget of "
-                         f"{human(within)}")  # fmt: skip
+        if over := self._over(name):
+            for one in dict.fromkeys([name, raced(name)]):  # the path makes no difference to it
+                self._reject(one, f"memory: {over}", faulty=True)
             return False
         if name not in self.judged:
             self.say(f"drawing pictures of {name}")
             found = self.judge.foreseen(self.known[name], left_s())  # an inspection took some of it
             self.judged[name] = found or self.judge.draw(self.known[name], self.say)
-        if not self.judged[name].passes:
-            self._reject(name, f"quality {self.asked.quality}: {self.judged[name].text}")
-            return False
-        return True
+        return self._keeps_quality(name)
 
     def _inspect(self, names: list[str]) -> None:
         if not names:
@@ -141,7 +152,9 @@ class Finals:
         alone = ("roof",) if REFERENCE in names else ()
         inspect_rows(self.job, names, self.task, self.say, (*LOOKS, "whole"), alone)
 
-    def _reject(self, name: str, why: str) -> None:
+    def _reject(self, name: str, why: str, faulty: bool = False, for_time: bool = False) -> None:
         self.failed[name] = why
-        self.journal.add({"event": "rejected", "row": name, "why": why})
+        if faulty:
+            self.faulty.append(name)
+        self.journal.add({"event": "rejected", "row": name, "why": why, "faulty": faulty, "for_time": for_time})
         self.say(f"{name} failed: {why}")

@@ -13,10 +13,11 @@ from statistics import median
 
 from bench.contenders import REFERENCE
 from bench.crew import Event
-from bench.sequential_test import FAIL, PASS, Rule, SequentialTest, slowdown_interval
+from bench.sequential_test import FAIL, MISSING, PASS, Rule, SequentialTest, slowdown_interval
 from bench.students_t import Interval, midmean
 
 TIE = 0.01  # rows nearer than this need not be told apart
+FIRST_CALL_DOUBT = 0.25  # of a first call's seconds: it was seen once or twice, beside another compiler
 FALSE_DROP = 0.01  # α: chance that the fastest is dropped, all its rivals together
 Times = dict[tuple[int, int], tuple[float, float]]  # (process, round) -> seconds a step, by both clocks
 
@@ -107,19 +108,24 @@ class Standing:
                 for key in mine if key in theirs]  # fmt: skip
 
     def tolerance(self, row: str, other: str) -> float:
-        """How much slower a step of `row` may be for both to cost the same: what it saves in its first call."""
+        """How much slower a step of `row` may be before it costs more for sure: what it may save in its first call."""
         if not self.batches:
             return 0.0
-        return (self.ready_s[other] - self.ready_s[row]) / (self.batches * self.steps * self.step_s(other))
+        mine, theirs = self.ready_s[row], self.ready_s[other]
+        doubt = FIRST_CALL_DOUBT * max(mine, theirs)
+        return (theirs - mine + doubt) / (self.batches * self.steps * self.step_s(other))
 
     def verdict(self, row: str, other: str) -> str:
         """FAIL: `row` costs more than `other`; PASS: at most TIE more; else not known yet."""
+        pairs = self.pair(row, other)
+        if not pairs:
+            return MISSING
         tolerated = self.tolerance(row, other)
         if tolerated <= -0.99:
             return FAIL  # its first call alone costs more than all of the other
         limit = tolerated + TIE * (1 + tolerated)
         test = SequentialTest(Rule(tolerated, limit, limit, false_alarm=FALSE_DROP, rows=max(1, self.rivals)))
-        for d, d_wall in self.pair(row, other):
+        for d, d_wall in pairs:
             test.add(d, d_wall)
             if test.verdict == FAIL:
                 return FAIL

@@ -1,5 +1,6 @@
 """What a tuning was asked, what it measured and what follows: events are stored, every answer is derived from them."""
 
+import itertools
 import json
 import math
 import re
@@ -55,7 +56,8 @@ class Tuning:
     @cached_property
     def rejected(self) -> dict[str, str]:
         """Who failed, in the race or in the finals, and why."""
-        of_finals = {e["row"]: e["why"] for e in self.events if e["event"] == "rejected"}
+        of_finals = {e["row"]: e["why"] for e in self.events if e["event"] == "rejected"
+                     and not (e.get("for_time") and e["row"] in self.finalists)}  # fmt: skip
         return {**self.standing.disqualified, **of_finals}
 
     @cached_property
@@ -74,9 +76,9 @@ class Tuning:
         The reference, where nothing is shown to be faster.
         """
         if self.ordered:
-            best = self.ordered[0]
-            shown = best.name != REFERENCE and (self.asked.images is not None or not _low(best) <= 1)
-            return best.name if shown else REFERENCE
+            before = itertools.takewhile(lambda row: row.name != REFERENCE, self.ordered)
+            shown = (row.name for row in before if self.asked.images is not None or not _low(row) <= 1)
+            return next(shown, REFERENCE)
         possible = [row for row in self.standing.alive if row in self.standing.times and row not in self.rejected
                     and (row not in self.judged or self.judged[row].passes) and self._lossless(row)]  # fmt: skip
         best_so_far = min(possible, key=self.standing.cost_s, default=REFERENCE)
@@ -84,7 +86,9 @@ class Tuning:
 
     def _lossless(self, row: str) -> bool:
         known = contender(BY_NAME[row]) if row in BY_NAME else CONTENDERS.get(row)
-        return (known is not None and known.lossless) or (row in self.judged and self.judged[row].passes)
+        # what a further row claims of its pictures counts from its inspection on
+        judged = row in self.judged and self.judged[row].passes and (row in BY_NAME or row in self.finalists)
+        return (known is not None and known.lossless) or judged
 
     @cached_property
     def row(self) -> Row | None:

@@ -42,17 +42,18 @@ def fastest(
     quality: str = LOSSLESS,
     memory: str | None = None,
     images: int | None = None,
+    contenders: str = "",
     results: Path = store.RESULTS,
     fingerprint: Callable[[str], dict] = environment.fingerprint,
 ) -> Fastest:
     """The stored answer of `python -m bench tune` to this question on this machine, or the reference; it says which.
 
-    model: a shipped model's name, or your own as `package.module:factory`. batch, quality, memory, images: as the
-    command takes them. Raises UsageError for a question that cannot be asked.
+    model: a shipped model's name, or your own as `package.module:factory`. batch, quality, memory, images,
+    contenders: as the command takes them. Raises UsageError for a question that cannot be asked.
     """
     job = workload("quick", model=model, device=device, batch=batch if isinstance(batch, int) else None)
     question = Asked(job, quality, None if memory is None else bytes_of(memory), images,
-                     batch if isinstance(batch, str) else "")  # fmt: skip
+                     batch if isinstance(batch, str) else "", contenders=contenders)  # fmt: skip
     path = results / environment.machine(device) / "tune" / f"{question.name}.json"
     if not path.exists():
         return _safe(question, f"no tuning of {model!r} for this question is stored for this machine")

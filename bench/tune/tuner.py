@@ -19,7 +19,7 @@ from bench.tune.quality import Judge
 from bench.tune.race import Standing
 from bench.tune.record import Tuning
 from bench.tune.search import Search
-from bench.tune.space import BY_NAME, choice_of, name_of
+from bench.tune.space import BY_NAME, contender, name_of
 from sampler.errors import UsageError
 
 RACE_SHARE = 0.6  # of the budget; the rest is for the finals
@@ -60,13 +60,12 @@ def _tune(tuning: Tuning, results: Path, journal: Journal, say: Say) -> None:
             standing = _standing(tuning, journal)
             if not standing.times and journal.spent_s > asked.budget_s * RACE_SHARE:
                 raise UsageError(_too_short(asked, journal))
-            before = len(finals.faulty)
             tuning.finalists = finals.choose(
                 ranking(standing, allowed[may.PATHS]), lambda: asked.budget_s - journal.spent_s
             )
             # whoever was dropped because of one that now failed is in the race again
-            fallen = [name for name in finals.faulty[before:] if name in standing.times]
-            again = _disqualify(fallen, finals, journal)
+            fallen = [name for name in finals.faulty if name in standing.times and name in standing.rows]
+            again = _disqualify(fallen, standing, finals, journal)
             if not again or journal.spent_s > asked.budget_s * RACE_SHARE:
                 break
             tuning.finalists = []
@@ -107,7 +106,9 @@ def _race(tuning: Tuning, contest: Contest, journal: Journal, until_s: float, sa
             journal.add(lost)
             if lost["row"] != REFERENCE:
                 low, high = lost["slower"][1:]
-                say(f"dropped {lost['row']}: a step is {low:.0%} to {high:.0%} slower than {lost['by']}'s")
+                slower = f"a step is {low:.0%} to {high:.0%} slower than {lost['by']}'s"
+                dearer = f"it costs more than {lost['by']}, its first call included"
+                say(f"dropped {lost['row']}: {slower if low > 0 and math.isfinite(high) else dearer}")
         standing = _standing(tuning, journal)
         racing = [row for row in standing.alive if row != REFERENCE]
         if not racing or (rounds >= LEAST_ROUNDS and not standing.undecided):
@@ -127,12 +128,11 @@ def _affordable(rows: list[str], journal: Journal, left_s: float, lanes: int) ->
     build_s = max(seen, default=BUILD_S)
     found: list[str] = []
     for row in rows:
-        compiles = row in BY_NAME and {"compiled", "frozen"} & set(choice_of(row))
-        left_s -= (build_s / lanes if compiles else 0.0) + ROW_S
-        if left_s < 0 and found:
-            break
-        if left_s >= 0 or not seen:
+        made = contender(BY_NAME[row]) if row in BY_NAME else None
+        cost_s = (build_s / lanes if made is not None and made.compiles > 1 else 0.0) + ROW_S
+        if cost_s <= left_s or not (seen or found):
             found.append(row)
+            left_s -= cost_s
     return found
 
 
@@ -140,6 +140,9 @@ def _further(asked: Asked, judge: Judge, left_out: dict[str, str]) -> list[str]:
     """Rows of other modules that may race: they can run here, and their pictures are not known to lose too much."""
     found: list[str] = []
     for row in planted(asked.contenders):
+        if row.name in BY_NAME or row.name == REFERENCE:
+            raise UsageError(f"--contenders {asked.contenders}: {row.name!r} is the name of a combination of the "
+                             "seams; give the row another")  # fmt: skip
         known = judge.known(row)
         why = row.unavailable(asked.workload.device) or unfit(row, asked.workload)
         if not why and known is not None and not known.passes:
@@ -151,11 +154,11 @@ def _further(asked: Asked, judge: Judge, left_out: dict[str, str]) -> list[str]:
     return found
 
 
-def _disqualify(names: list[str], finals: Finals, journal: Journal) -> bool:
+def _disqualify(names: list[str], standing: Standing, finals: Finals, journal: Journal) -> bool:
     """Take rows that failed in the finals out of the race, and whom they beat back in; whether that changes it."""
     for name in names:
         journal.add({"event": "disqualified", "row": name, "why": finals.failed[name]})
-    return any(e["by"] in names for e in journal.of("dropped"))
+    return standing.best in names or any(e["by"] in names for e in journal.of("dropped"))
 
 
 def _fitted(tuning: Tuning, journal: Journal, say: Say) -> Asked:

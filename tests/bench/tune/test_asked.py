@@ -8,8 +8,10 @@ from bench.tune import asked, space
 from bench.tune.allowed import forbidden, labels, product
 from bench.tune.asked import Asked
 from bench.tune.command import asked_of
+from bench.tune.journal import Journal
 from bench.tune.quality import SAME, Judge, Judged, point_name
 from bench.tune.space import choice_of
+from bench.tune.tuner import _affordable, _further
 from bench.workload import Workload
 from sampler.errors import UsageError
 
@@ -129,6 +131,33 @@ def test_what_could_not_be_drawn_in_the_time_is_not_raced(monkeypatch, tmp_path)
     assert space.choice_of("batched") not in forbidden(only_full, judge, 0.0)
     with_short = {**only_full, "path": ("", "ddim/20")}
     assert space.choice_of("bf16") not in forbidden(with_short, judge, short_s * 1.1)
+
+
+@pytest.mark.parametrize("budget", [["--memory", "1GiB"], ["--images", "9"], ["--batch", "latency"]])
+@pytest.mark.parametrize("instead", ["--exhaustive", "--check"])
+def test_everything_is_measured_at_one_batch_by_the_time_of_its_steps(budget, instead, tmp_path):
+    from bench.__main__ import _parser
+    from bench.tune.command import run
+
+    with pytest.raises(UsageError, match="a batch of a number, and neither --memory nor --images"):
+        run(_parser().parse_args(["tune", instead, *budget, "--out", str(tmp_path)]))
+
+
+def test_further_rows_make_another_question_and_take_no_name_of_the_seams(tmp_path):
+    assert replace(QUESTION, contenders="my/rows.py").name == QUESTION.name + "_my-rows.py"
+    taken = tmp_path / "taken.py"
+    taken.write_text("from bench.tune.space import CONTENDERS as ALL\nCONTENDERS = [ALL[0]]\n")
+    question = replace(QUESTION, contenders=str(taken))
+    with pytest.raises(UsageError, match="is the name of a combination of the seams"):
+        _further(question, Judge(question, tmp_path), {})
+
+
+def test_what_is_too_dear_to_build_does_not_keep_out_what_is_cheap():
+    journal = Journal(None, {})
+    journal.add({"event": "first_call", "row": "frozen", "seconds": 100.0, "compiled_now": True})
+    rows = ["batched+frozen", "bf16", "channels-last", "native"]
+    assert _affordable(rows, journal, 8.0, 2) == ["bf16", "channels-last"]
+    assert _affordable(rows, journal, 60.0, 2) == ["batched+frozen", "bf16", "channels-last"]
 
 
 def test_max_on_a_cpu_needs_a_budget():

@@ -123,6 +123,33 @@ def everything(costs: dict[str, float]):
     return synthetic.measurement(["reference", *costs], events, took_s=1000.0)
 
 
+def test_the_answer_is_the_first_that_is_shown_to_be_faster(made_up):
+    """The cheaper of two was disturbed in one process, so that its interval holds 1."""
+    tuning = tuned(made_up, ratios=((0.3, 0.3, 1.2), (0.6, 0.61, 0.59)))
+    assert tuning.ordered[0].name == QUICK
+    assert tuning.choice == NEXT
+    assert tuning.runner_up is not None
+    assert tuning.runner_up.name == QUICK
+
+
+def test_what_a_further_row_claims_is_not_believed_before_its_inspection(made_up):
+    """Ctrl-C while the finals inspect: a row of somebody's that claims to change no picture was not looked at yet."""
+    tuning = tuned(made_up)
+    leaks = made_up({QUICK: 0.5, "leaks": 0.3}, unit_s=0.01).enter("reference", QUICK, "leaks")
+    leaks.race([QUICK, "leaks"], 20)
+    same = Judged(SAME, "it claims to change no picture", {})
+    stopped = replace(tuning, finals=None, finalists=[], interrupted=True, events=leaks.events,
+                      judged={"leaks": same, QUICK: same})  # fmt: skip
+    assert stopped.standing.best == "leaks"
+    assert stopped.choice == QUICK
+
+
+def test_a_search_that_took_longer_than_its_budget_says_so(made_up):
+    assert not any("more than its budget" in line for line in answer.lines(tuned(made_up)))
+    late = replace(tuned(made_up), took_s=640.0)
+    assert "It took 640 s, 40 s more than its budget." in answer.lines(late)
+
+
 def test_everything_is_measured_without_whole_runs_and_pictures(monkeypatch, tmp_path):
     asked_for = []
     monkeypatch.setattr(exhaustive, "measure", lambda job, rows, *_: asked_for.append((job, rows)))

@@ -49,6 +49,21 @@ def test_the_first_call_counts_where_an_end_of_batches_is_known(made_up):
     assert (race.standing(batches=2).best, race.standing(batches=5).best) == ("eager", "compiled")
 
 
+def test_before_a_pair_nothing_is_dropped_however_many_are_wanted(made_up):
+    race = made_up({"eager": 0.8, "compiled": 0.5}).enter("reference", "eager").enter("compiled", seconds=1e4)
+    for batches in (None, 1, 1000):
+        assert race.standing(batches=batches).losers() == []
+        assert race.standing(batches=batches).undecided == ["eager", "compiled"]
+
+
+def test_a_first_call_that_was_seen_once_drops_nobody_by_a_few_seconds(made_up):
+    race = made_up({"one": 0.5, "other": 0.5}, noise=0.003).enter("reference").enter("one", seconds=40.0)
+    race.enter("other", seconds=44.0).race(["one", "other"], 60)
+    assert "other" not in {e["row"] for e in race.standing(batches=1).losers()}
+    race.events[2]["seconds"] = 80.0
+    assert "other" in {e["row"] for e in race.standing(batches=1).losers()}
+
+
 def test_the_same_events_give_the_same_standing(made_up):
     races = [made_up({"a": 0.5, "b": 0.51}, seed=3).enter("reference", "a", "b").race(["a", "b"], 30) for _ in range(2)]
     assert races[0].standing().best == races[1].standing().best

@@ -118,6 +118,31 @@ def test_an_interrupted_search_gives_the_best_so_far_and_goes_on(question, tmp_p
     assert Tuning(honest, {}, "", "", events=resumed.events).choice == tuning.choice
 
 
+@pytest.mark.parametrize("budget", ["memory", "images"])
+def test_a_whole_search_within_other_budgets(question, tmp_path, monkeypatch, budget):
+    monkeypatch.setattr(allowed, "labels", only_guidance)
+    monkeypatch.setattr(contest, "PROCESSES", 1)
+    monkeypatch.setattr(finals, "PROCESSES", 2)
+    monkeypatch.setattr(finals, "LEAST_S", 5.0)
+    honest = replace(question, contenders="", budget_s=30.0)
+    if budget == "memory":
+        fit = batch.foreseen(honest)
+        one, two = (fit.peak(size, honest.workload.steps) for size in (1, 2))
+        honest = replace(honest, memory_bytes=0.2 * one + 0.8 * two)
+    else:
+        honest = replace(honest, images=1000)
+    tuning = tuner.tune(honest, tmp_path, Journal(None, {}), lambda text: None, "")
+    text = "\n".join(answer.lines(tuning))
+    assert tuning.confirmed
+    if budget == "memory":
+        assert tuning.asked.workload.batch == 1
+        assert "is the largest that does not" in text
+        assert tuning.memory_bytes <= honest.memory_bytes
+    else:
+        assert tuning.choice == "batched"
+        assert "First call:" in text
+
+
 def test_fastest_finds_the_stored_answer_or_says_that_there_is_none(tuned, question, tmp_path):
     tuning, _, _ = tuned
     model = question.workload.model
@@ -126,7 +151,8 @@ def test_fastest_finds_the_stored_answer_or_says_that_there_is_none(tuned, quest
     assert "no tuning" in none.why
     folder = tmp_path / tuning.environment["machine"] / "tune"
     outputs.write(tuning, folder, question.name)
-    asked = {"batch": 2, "results": tmp_path}
+    asked = {"batch": 2, "results": tmp_path, "contenders": TINY}
+    assert not stored.fastest(model, batch=2, results=tmp_path).stored  # that is another question
     found = stored.fastest(model, **asked, fingerprint=lambda device: tuning.environment)
     assert found.stored
     assert found.variant.name == tuning.choice
