@@ -46,4 +46,6 @@ def take(page: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     print("\n".join(map(str, take(Path(sys.argv[1])))))

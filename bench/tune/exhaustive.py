@@ -17,7 +17,8 @@ from bench.tune.space import name_of
 from sampler.errors import UsageError
 
 WITHIN, SHARE = 0.03, 1 / 5  # of the best's time, and of the time that measuring everything takes
-HALF_WIDTH = 0.02  # of an interval that needs no longer: less than the differences it is to show
+# of an interval that needs no longer: less than the differences it is to show; and turns of each process to get there
+HALF_WIDTH, MOST_TURNS = 0.02, 20
 
 
 def rows(asked: Asked, results: Path) -> list[str]:
@@ -30,8 +31,8 @@ def rows(asked: Asked, results: Path) -> list[str]:
 def measure_all(asked: Asked, results: Path, say, command: str) -> Measurement:
     """Each inspected in a process of its own and timed in fresh ones; nothing is dropped, every pair is taken."""
     names = rows(asked, results)
-    job = replace(asked.workload, target_half_width=HALF_WIDTH, whole_share=0.0, batch_axis=(), quality_s=0.0,
-                  budget_s=asked.budget_s)  # fmt: skip
+    job = replace(asked.workload, target_half_width=HALF_WIDTH, max_turns=MOST_TURNS, whole_share=0.0, batch_axis=(),
+                  quality_s=0.0, budget_s=asked.budget_s)  # fmt: skip
     return measure(job, [REFERENCE, *names], say, command, asked.plant)
 
 

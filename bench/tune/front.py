@@ -6,7 +6,9 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.memory import human
@@ -52,7 +54,7 @@ def lines(tuning: Tuning) -> list[Line]:
         judged = tuning.judged.get(row)
         known = CONTENDERS.get(row) or (contender(BY_NAME[row]) if row in BY_NAME else None)
         lossless = known is None or known.lossless
-        quality = judged.verdict if judged is not None else "claims the same pictures" if lossless else "not judged"
+        quality = judged.verdict if judged is not None else "claims the same pictures" if lossless else "not looked at"
         found.append(Line(row, speedup, len(pairs), step_s * 1e3, standing.ready_s.get(row, math.nan), lossless,
                           quality, tuning.memory_of(row), state(tuning, row)))  # fmt: skip
     return sorted(found, key=lambda line: (-line.speedup.value, line.name))
@@ -128,14 +130,29 @@ def _draw(found: list[Line], choice: str, inches: float) -> Figure:
         axes.errorbar(line.speedup.value, line.ready_s, xerr=bars, marker="D" if line.lossless else "s", markersize=4,
                       linestyle="", color=colour(hue), elinewidth=0.8)  # fmt: skip
     named = {line.name for line in front(found)} | {choice}
-    for line in found:
-        if line.name in named:
-            axes.annotate(line.name, (line.speedup.value, line.ready_s), xytext=(4, 3), textcoords="offset points",
-                          fontsize=6.5, color=colour("quiet"))  # fmt: skip
+    _name(axes, sorted((line for line in found if line.name in named), key=lambda line: line.speedup.value))
     axes.set_xlabel("speed-up of a step over the reference")
     axes.set_ylabel("first call, s")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
     axes.minorticks_off()
-    axes.margins(x=0.12)
+    axes.margins(x=0.12, y=0.1)
     axes.grid()
     return figure
+
+
+def _name(axes: Axes, found: list[Line]) -> None:
+    """Names beside the points, ascending in speed: those of the slower half to the right, every other of near ones
+    below."""
+    middle = (found[0].speedup.value + found[-1].speedup.value) / 2
+    below, before = False, None
+    for line in found:
+        to_the_left = line.speedup.value > middle
+        near = before is not None and 0.5 < line.ready_s / before.ready_s < 2
+        below = near and not below and not to_the_left
+        dx, dy = -4 if to_the_left else 4, -10 if below else 4
+        side = "right" if to_the_left else "left"
+        text = axes.annotate(line.name, (line.speedup.value, line.ready_s), xytext=(dx, dy), ha=side, fontsize=6.5,
+                             textcoords="offset points", color=colour("quiet"))  # fmt: skip
+        text.set_in_layout(False)
+        before = line
