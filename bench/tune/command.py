@@ -40,7 +40,8 @@ def add_to(commands) -> None:
         metavar="SIZE",
         help="at most, such as 8GiB: live tensors on a CPU, what is held on CUDA (default: any)",
     )
-    parser.add_argument("--images", type=int, metavar="N", help="how many are wanted: then the first call counts too")
+    parser.add_argument("--images", type=int, metavar="N", help="how many are wanted: then the first call counts too, "
+                                                                "with the compilers' caches empty")  # fmt: skip
     parser.add_argument("--budget", default="10m", metavar="TIME", help="wall time for all of it (default: 10m)")
     parser.add_argument("--seed", type=int, default=0, help="of the race's order and noise (default: 0)")
     parser.add_argument("--contenders", default="", metavar="MODULE", help="further rows to race: the CONTENDERS of a "

@@ -19,6 +19,10 @@ from tests.bench.gate.test_trees import git, worktrees
 __all__ = ["repository"]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")]
 MARK = "DDPM_BENCH_TEST_MARK"
+# so slow that no verdict comes before the kill: two processes of one commit do differ, by some percent, and a rule
+# that tolerates nothing says so within seconds
+SLEEPY = MODEL.replace("    def forward(self, x):\n", "    def forward(self, x):\n        time.sleep(1.0)\n")
+SLEEPY = SLEEPY.replace("import torch\n", "import time\n\nimport torch\n", 1)
 
 
 def children(process: subprocess.Popen) -> list[int]:
@@ -67,6 +71,7 @@ def started(folder: Path) -> tuple[subprocess.Popen, list[int]]:
 
 
 def test_killed_in_the_middle_nothing_is_left_behind(repository) -> None:
+    commit(repository, SLEEPY)
     # the parent, by a signal that nobody can catch: its workers notice, and the next gate clears its worktree
     process, workers = started(repository)
     process.kill()
