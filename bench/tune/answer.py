@@ -62,11 +62,11 @@ def advice(tuning: Tuning) -> list[str]:
     if finals is None or not tuning.ordered:
         return found
     for row in tuning.ordered:
-        if row.name in (REFERENCE, tuning.choice) or row.first_call_s is None or not row.first_call_s[1]:
+        start, pays = tuning.start(row), tuning.break_even_of(row)
+        if row.name in (REFERENCE, tuning.choice) or start is None or not start[1]:
             continue
-        pays = Cost(row).break_even_over_reference
         if pays is not None and math.isfinite(pays):
-            found.append(f"{row.name} compiles for {row.first_call_s[0]:.0f} s and pays from {math.ceil(pays):,} "
+            found.append(f"{row.name} compiles for {start[0]:.0f} s and pays from {max(1, math.ceil(pays)):,} "
                          "images on.")  # fmt: skip
     reference = Cost(finals.row(REFERENCE))
     if reference.gap_share is not None and reference.gap_share > 0.25:

@@ -42,7 +42,8 @@ def add_to(commands) -> None:
     )
     parser.add_argument("--images", type=int, metavar="N", help="how many are wanted: then the first call counts too, "
                                                                 "with the compilers' caches empty")  # fmt: skip
-    parser.add_argument("--budget", default="10m", metavar="TIME", help="wall time for all of it (default: 10m)")
+    parser.add_argument("--budget", default="10m", metavar="TIME", help="wall time for all of it (default: 10m); with "
+                        "--exhaustive, of the timing alone: inspecting and building come before it")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the race's order and noise (default: 0)")
     parser.add_argument("--contenders", default="", metavar="MODULE", help="further rows to race: the CONTENDERS of a "
                                                                            "module")  # fmt: skip

@@ -57,6 +57,11 @@ class Standing:
         return found
 
     @cached_property
+    def compiled(self) -> set[str]:
+        """Rows for which a compiler worked at a first call: not all came from its cache."""
+        return {e["row"] for e in self._of("first_call") if e.get("compiled_now")}
+
+    @cached_property
     def disqualified(self) -> dict[str, str]:
         """Rows that failed, with the reason: whom they beat is in again."""
         return {e["row"]: e["why"] for e in self._of("disqualified")}

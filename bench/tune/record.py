@@ -125,23 +125,27 @@ class Tuning:
     @property
     def first_call_s(self) -> tuple[float, bool] | None:
         """Seconds of the choice's first call (the longest seen: caches serve later ones), and whether it compiled."""
-        return None if self.row is None else self._start(self.row)
+        return None if self.row is None else self.start(self.row)
 
-    def _start(self, row: Row) -> tuple[float, bool] | None:
+    def start(self, row: Row) -> tuple[float, bool] | None:
+        """`first_call_s` of any row of the finals."""
         name = raced(row.name)
         in_the_race, seen = self.standing.ready_s.get(name, 0.0), row.first_call_s
-        return None if seen is None else (max(seen[0], in_the_race), seen[1] or in_the_race > seen[0])
+        return None if seen is None else (max(seen[0], in_the_race), seen[1] or name in self.standing.compiled)
 
     @property
     def break_even(self) -> float | None:
         """From how many images on the choice is cheaper than the reference, first calls included; inf: never."""
-        if self.row is None or self.finals is None or self.first_call_s is None or self.choice == REFERENCE:
+        return None if self.row is None or self.choice == REFERENCE else self.break_even_of(self.row)
+
+    def break_even_of(self, row: Row) -> float | None:
+        """`break_even` of any row of the finals."""
+        assert self.finals is not None
+        reference, start = self.finals.row(REFERENCE), self.start(row)
+        mine, theirs = Cost(row).image_s, Cost(reference).image_s
+        if mine is None or theirs is None or start is None or reference.first_call_s is None:
             return None
-        reference = self.finals.row(REFERENCE)
-        mine, theirs = Cost(self.row).image_s, Cost(reference).image_s
-        if mine is None or theirs is None or reference.first_call_s is None:
-            return None
-        saved_s, dearer_s = theirs - mine, self.first_call_s[0] - reference.first_call_s[0]
+        saved_s, dearer_s = theirs - mine, start[0] - reference.first_call_s[0]
         return math.inf if saved_s <= 0 else max(0.0, dearer_s / saved_s)
 
     @property
@@ -153,7 +157,7 @@ class Tuning:
         """What a batch costs, its part of the first call included where an end of them is known."""
         speed = 1.0 if row.name == REFERENCE or row.speedup is None else row.speedup.value
         whole_s = self.standing.reference_step_s * self.asked.workload.steps
-        start = self._start(row)
+        start = self.start(row)
         return whole_s / speed + (start[0] / self.asked.batches if self.asked.batches and start else 0.0)
 
     def json(self) -> str:

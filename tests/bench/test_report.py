@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from bench import report, store
-from bench.report import ladder, pictures, table
+from bench.report import ladder, page, pictures, table
+from bench.report.sources import Beside
 from bench.whole_runs import encode
 from tests.bench.synthetic import everything, measurement, pairs
 from tests.bench.synthetic import pictures as picture_event
@@ -237,3 +238,10 @@ def test_one_process_gives_no_interval_and_says_so() -> None:
     made = measurement(["reference", "ddim"], pairs("ddim", {0: [0.5]}))
     assert math.isnan(made.row("ddim").speedup.low)
     assert "2.00 [no interval: one process]" in table.markdown(made)
+
+
+def test_the_page_says_which_rows_need_a_longer_run() -> None:
+    for spread, said in (([0.2, 0.3, 0.5], True), ([0.3, 0.3001, 0.2999], False)):
+        wide = measurement(["reference", "ddim"], [*pairs("ddim", {p: [ratio] for p, ratio in enumerate(spread)})])
+        html = page.html(wide, Beside(), {})
+        assert ("interval needs a longer run" in html) is said

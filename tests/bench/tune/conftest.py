@@ -17,8 +17,9 @@ class MadeUp:
         self.events: list[dict] = []
         self.rounds = 0
 
-    def enter(self, *rows: str, seconds: float = 1.0) -> "MadeUp":
-        self.events += [{"event": "first_call", "row": row, "seconds": seconds, "steps": 100} for row in rows]
+    def enter(self, *rows: str, seconds: float = 1.0, compiled: bool = False) -> "MadeUp":
+        self.events += [{"event": "first_call", "row": row, "seconds": seconds, "steps": 100, "compiled_now": compiled}
+                        for row in rows]  # fmt: skip
         return self
 
     def race(self, rows: list[str], rounds: int) -> "MadeUp":

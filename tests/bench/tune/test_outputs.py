@@ -30,7 +30,9 @@ MEMORY = {
 def tuned(made_up, ratios=((0.5, 0.49, 0.51), (0.6, 0.61, 0.59)), seed: int = 0, images: int | None = None) -> Tuning:
     """A search in which QUICK won over NEXT, SLOW was dropped, and CHEAT failed."""
     race = made_up({QUICK: 0.5, NEXT: 0.6, SLOW: 1.2, CHEAT: 0.1}, unit_s=0.01).enter("reference", SLOW, CHEAT)
-    race.enter(NEXT, seconds=20.0).enter(QUICK, seconds=37.0).race([QUICK, NEXT, SLOW, CHEAT], 20)
+    race.enter(NEXT, seconds=20.0, compiled=True).enter(QUICK, seconds=37.0, compiled=True).race(
+        [QUICK, NEXT, SLOW, CHEAT], 20
+    )
     race.events.append({"event": "disqualified", "row": CHEAT, "why": "keeps 4,096 B a step"})
     race.events += race.standing().losers()
     calls = [synthetic.first_call("reference", 1000, 0.1), synthetic.first_call(QUICK, 1000, 8.0, True),
@@ -59,6 +61,8 @@ def test_the_answer_names_what_it_gains_and_costs_and_who_lost(made_up):
     # an image takes 2.5 s and 1.25 s: 36.9 s are saved by 30 of them
     assert "pays from 30 images on" in text
     assert f"Runner-up: {NEXT}; **{QUICK}** is 1.20 [" in text
+    # the longest first call of every row: a cache served the inspection's
+    assert f"Advice: {NEXT} compiles for 20 s and pays from 20 images on." in text
     out = dict(answer.dropped(tuning))
     assert out[CHEAT] == "keeps 4,096 B a step"
     assert "slower, against" in out[SLOW]
