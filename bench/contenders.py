@@ -6,7 +6,6 @@ To add one: a `Variant` (or a trajectory), one line here, and say whether it is 
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,7 +30,7 @@ from bench.evidence import (
     twice,
 )
 from bench.quality.equivalence import Budget
-from sampler import graphs, runtime
+from sampler import cpu, graphs, runtime
 from sampler import trajectory as trajectories
 from sampler.guidance import Condition
 from sampler.models import Model
@@ -118,7 +117,7 @@ class Contender:
             return "needs CUDA" + here * self.fuses_only_the_update
         if "cpu" in needs and kind != "cpu":
             return "for the CPU; its CUDA counterpart has a row of its own"
-        if "half" in needs and kind == "cpu" and not cpu_has_bf16():
+        if "half" in needs and kind == "cpu" and not cpu.has_bf16():
             return "this CPU has no bfloat16 instructions (see the row autocast-bf16 for what it costs)"
         if self.package and importlib.util.find_spec(self.package) is None:
             return f"{self.package} is not installed"
@@ -127,15 +126,6 @@ class Contender:
 
             return native.available() or ""
         return ""
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the CPU has instructions for bfloat16 (AVX-512 BF16, AMX, or Arm's)."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
 def every_timestep(asked: int, timesteps: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from bench import nvml as nvml_of
-from bench.contenders import cpu_has_bf16
+from sampler import cpu
 
 THROTTLED = "cpu*/thermal_throttle/core_throttle_count"
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,8 @@ def machine(device: str) -> str:
     if torch.device(device).type == "cuda":
         name = torch.cuda.get_device_name(torch.device(device))
     else:
-        name = f"{cpu_model()} {torch.backends.cpu.get_cpu_capability()} {os.cpu_count()}cpu"
+        model = re.sub(r"\((r|tm)\)|\b(processor|cpu)\b", "", cpu_model(), flags=re.IGNORECASE)
+        name = f"{model} {cpu.capability()} {os.cpu_count()}cpu"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -57,8 +58,8 @@ def fingerprint(device: str) -> dict[str, Any]:
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
         "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cpu_has_bf16": cpu_has_bf16(),
+        "cpu_capability": cpu.capability(),
+        "cpu_has_bf16": cpu.has_bf16(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "os": platform.platform(),
         "python": platform.python_version(),
@@ -154,7 +155,7 @@ def advice(device: str) -> list[tuple[str, str]]:
     throttled = sum(int(_read(str(path)) or 0) for path in Path("/sys/devices/system/cpu").glob(THROTTLED))
     if throttled:
         findings.append(("warn", f"heat slowed the CPU down {throttled} times since boot; cool it, or expect drift"))
-    if not cpu_has_bf16():
+    if not cpu.has_bf16():
         findings.append(("note", "this CPU has no bfloat16 instructions: half precision is emulated, and slow"))
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         findings.append(("note", "PYTHONDONTWRITEBYTECODE is set: each fresh process takes seconds longer to start"))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sampler import generate, graphs, guidance, noise, posterior, precision, runtime, unet, variants
+from sampler import cpu, generate, graphs, guidance, noise, posterior, precision, runtime, unet, variants
 from sampler.trajectory import Trajectory
 from sampler.variants import Variant
 
@@ -71,7 +71,7 @@ def of_variant(variant: Variant) -> str:
 def of(network: nn.Module, path: Trajectory, variant: Variant, *others: Any) -> str:
     """Digest of everything that decides pictures; others: guidance, seed, batch, labels, as plain values."""
     device = next(network.parameters()).device
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu.capability()
     parts = (of_network(network), of_trajectory(path), of_variant(variant), torch.__version__, kind, repr(others))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -6,10 +6,9 @@ from functools import cache, partial
 
 import torch
 
-from bench.contenders import cpu_has_bf16
 from bench.quality.drawing import BATCHED, FROZEN, Point
 from bench.quality.equivalence import LEAST
-from sampler import precision
+from sampler import cpu, precision
 from sampler.models import Model, load_model
 from sampler.schedule import NoiseSchedule
 from sampler.textbook import textbook_strided_timesteps
@@ -146,7 +145,7 @@ def _on_a_cpu(point: Point, samples: int) -> int:
     from the reference by rounding alone, which fewer show, if they cost more than others."""
     if point.name in ANCHORS or point.path.steps <= SHORT:
         return samples * MORE
-    dear = point.name == EAGER or (point.variant.precision is not precision.full and not cpu_has_bf16())
+    dear = point.name == EAGER or (point.variant.precision is not precision.full and not cpu.has_bf16())
     return max(LEAST, samples // 40 * 10) if dear else samples
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sampler import cpu
 from sampler.models import Model
 from sampler.trajectory import Trajectory
 from sampler.variants import Variant
@@ -104,4 +105,4 @@ def kind_of_machine(device: torch.device) -> str:
     """What of a device decides how it rounds."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    return f"cpu {cpu.capability()}"

@@ -51,7 +51,7 @@ def test_a_fused_update_that_cannot_run_names_the_rows_that_fuse_it_here() -> No
 def test_half_precision_is_refused_without_instructions(monkeypatch) -> None:
     half = contenders.Contender("half", "x", CONTENDERS["reference"].variant, needs="half")
     for has, on_cpu in ((True, False), (False, True)):
-        monkeypatch.setattr(contenders, "cpu_has_bf16", lambda has=has: has)
+        monkeypatch.setattr(contenders.cpu, "has_bf16", lambda has=has: has)
         assert bool(half.unavailable("cpu")) == on_cpu
         assert half.unavailable("cuda") == ""
 

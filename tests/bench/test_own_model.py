@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from bench import own_model, store
-from bench.contenders import CONTENDERS, cpu_has_bf16
+from bench.contenders import CONTENDERS
 from bench.fitting import unfit
 from bench.gate.worker_script import FactoryRows
 from bench.measurement import Measurement
 from bench.planted import planted
 from bench.workload import Workload, from_json, workload
+from sampler import cpu
 from sampler.errors import UsageError
 from sampler.model_check import Facts
 
@@ -153,7 +154,7 @@ RUN_ON_A_CPU = [
     "all-lossless", "autocast-bf16", "cast-bf16", "all-half", "limited-guidance", "all-equal-steps",
     "all-half-limited", "textbook-strided", "strided", "ddim", "all-together",
 ]  # fmt: skip
-HALF = [] if cpu_has_bf16() else ["all-half", "all-half-limited"]  # slower than float32 there, so left out
+HALF = [] if cpu.has_bf16() else ["all-half", "all-half-limited"]  # slower than float32 there, so left out
 SAME_UNGUIDED = ["batched-cfg", "limited-guidance", "all-equal-steps", "all-half-limited"]
 
 

@@ -130,7 +130,7 @@ def test_the_plan_names_every_lossy_row_and_its_control(monkeypatch) -> None:
         named = {p for d in plan.rows(device).values() for p in (d.point, d.control) if p}
         assert named <= set(known)
         assert {n for n, _ in plan.wanted(50, device)} == set(known)
-    monkeypatch.setattr(plan, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(plan.cpu, "has_bf16", lambda: True)
     wanted = plan.wanted(200)
     assert {n for n, _ in wanted[:4]} == set(plan.ANCHORS)
     assert {n for _, n in wanted[:4]} == {400}
@@ -138,6 +138,6 @@ def test_the_plan_names_every_lossy_row_and_its_control(monkeypatch) -> None:
     assert (numbers["ddim-50"], numbers["strided-250"], numbers[plan.EAGER]) == (400, 200, 50)
     assert {n for _, n in plan.wanted(200, "cuda")} == {200}
     for has, expected in ((True, 200), (False, 50)):  # bfloat16 without its instructions is eleven times slower
-        monkeypatch.setattr(plan, "cpu_has_bf16", lambda has=has: has)
+        monkeypatch.setattr(plan.cpu, "has_bf16", lambda has=has: has)
         assert dict(plan.wanted(200))["autocast-1000"] == dict(plan.wanted(200))["half-1000"] == expected
     assert max(numbers.values()) == numbers[plan.REFERENCE]  # a pair for every picture
