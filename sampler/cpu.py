@@ -6,11 +6,15 @@ import torch
 
 
 def capability() -> str:
-    """PyTorch's name for the vector instructions it uses, and AMX where the CPU has that for bfloat16.
+    """PyTorch's name for the vector instructions it uses; of 'AVX512', also what the CPU has for bfloat16.
 
-    oneDNN takes AMX's tiles for half precision; PyTorch's own name, 'AVX512', does not tell whether they are there.
+    oneDNN takes AMX's tiles for it, AVX-512 BF16 where there are none, and else emulates it: 'AVX512 AMX', 'AVX512',
+    'AVX512 without BF16'.
     """
-    return torch.backends.cpu.get_cpu_capability() + " AMX" * ("amx_bf16" in flags())
+    name = torch.backends.cpu.get_cpu_capability()
+    if name != "AVX512":
+        return name
+    return name + (" AMX" if "amx_bf16" in flags() else "" if has_bf16() else " without BF16")
 
 
 def has_bf16() -> bool:

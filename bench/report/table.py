@@ -272,6 +272,8 @@ def shown(interval: Interval | None) -> str:
 
 def three(ratio: float) -> str:
     """Three digits, zeros at the end too: `1.00` does not look as if it were exact."""
+    if math.isinf(ratio):
+        return "∞"
     return f"{ratio:,.0f}" if ratio >= 999.5 else f"{ratio:#.3g}".rstrip(".")
 
 

@@ -4,6 +4,7 @@ import math
 
 from bench.contenders import REFERENCE
 from bench.cost import Cost
+from bench.measurement import Row
 from bench.memory import human
 from bench.report.table import shown
 from bench.students_t import Interval
@@ -51,9 +52,17 @@ def _runner_up(tuning: Tuning) -> str:
     assert other is not None
     if by is None:
         return f"Runner-up: {other.name}."
-    tied = not by.low > 1
-    told = " (the interval holds 1: the two cannot be told apart)" if tied else ""
-    return f"Runner-up: {other.name}; **{tuning.choice}** is {shown(by)} times as fast{told}."
+    told = " (the interval holds 1: the two cannot be told apart)" if tuning.tied else ""
+    return f"Runner-up: {other.name}; **{tuning.choice}** is {shown(by)} times as fast{told}{_in_total(tuning, other)}."
+
+
+def _in_total(tuning: Tuning, other: Row) -> str:
+    """What decided, where so many images are wanted that the first call counts."""
+    images, batches = tuning.asked.images, tuning.asked.batches
+    if images is None or batches is None or tuning.row is None:
+        return ""
+    mine, theirs = (tuning.total_s(row) * batches for row in (tuning.row, other))
+    return f"; {images:,} images take {mine:.0f} s with it and {theirs:.0f} s with the other, first calls included"
 
 
 def advice(tuning: Tuning) -> list[str]:

@@ -40,6 +40,8 @@ class Asked:
 
     def __post_init__(self):
         share_of(self.quality)
+        if self.batch not in ("", *MODES):
+            raise UsageError(f"batch {self.batch!r} is neither a number from 1 on nor one of {', '.join(MODES)}")
         if self.memory_bytes is not None and not self.memory_bytes > 0:
             raise UsageError(f"memory = {self.memory_bytes:g} bytes; it must be positive")
         if self.images is not None and self.images < 1:
@@ -71,6 +73,13 @@ class Asked:
         usual = {"threads": 1, "guidance": Workload.guidance, "steps": self.workload.timesteps, "seed": 0}
         parts += [f"{field}-{value:g}" for field in usual if (value := getattr(self.workload, field)) != usual[field]]
         return "_".join(parts)
+
+    def differs(self, stored: "Asked") -> list[str]:
+        """In what another question of the same name differs: an own model may have changed, two names may be alike."""
+        mine, theirs = self.workload, stored.workload
+        found = [name for name in ("model", "own", "steps", "threads", "guidance")
+                 if getattr(mine, name) != getattr(theirs, name)]  # fmt: skip
+        return found + ["contenders"] * (self.contenders != stored.contenders)
 
     def at(self, batch: int) -> "Asked":
         """The same with another batch."""

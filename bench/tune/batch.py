@@ -37,10 +37,10 @@ def foreseen(asked: Asked) -> Fit:
 
 
 def largest_batch(asked: Asked, fit: Fit) -> int:
-    """The largest batch within the budget (or what is free); refused where not even one image fits."""
+    """The largest batch within the budget (or what is free), by what the fit may miss; refused where none fits."""
     steps = asked.workload.steps
     within = asked.memory_bytes or float(memory.available_bytes(torch.device(asked.workload.device)))
-    batch = fit.largest_batch(within, steps)
+    batch = fit.largest_batch(within / (1 + fit.error), steps) or min(1, fit.largest_batch(within, steps))
     if batch < 1:
         one = fit.peak(1, steps)
         raise UsageError(

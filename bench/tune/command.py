@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import environment, store
-from bench.options import OPTIONS
+from bench.options import OPTIONS, OUT
 from bench.progress import Progress
 from bench.store import write_atomically
 from bench.tune import answer, asked, exhaustive, outputs
@@ -57,7 +57,7 @@ def add_to(commands) -> None:
         action="store_true",
         help="instead hold the stored answers of five seeds against what --exhaustive measured",
     )
-    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    parser.add_argument("--out", **OUT)
     parser.set_defaults(do=run)
 
 
@@ -67,25 +67,28 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--exhaustive and --check take a batch of a number, and neither --memory nor --images: every "
                          "combination is measured at one batch, by the time of its steps")  # fmt: skip
     machine = environment.machine(question.workload.device)
-    folder = writable_folder(arguments.out / machine / "tune")
+    results = arguments.out or store.of_model(question.workload.model)
+    folder = writable_folder(results / machine / "tune")
     if arguments.exhaustive or arguments.check:
-        path = exhaustive.path_of(question, arguments.out, machine)
-        return _check(question, folder, path) if arguments.check else _exhaust(question, arguments.out, path)
+        path = exhaustive.path_of(question, results, machine)
+        return _check(question, folder, path) if arguments.check else _exhaust(question, results, path)
     journal = Journal(SCRATCH / f"{question.name}.jsonl", head(question))
     if journal.events:
         print(f"going on after {journal.spent_s:.0f} s of a search that was broken off", file=sys.stderr)
     with Progress() as progress:
         try:
-            tuning = tune(question, arguments.out, journal, progress.say, "python -m bench " + " ".join(sys.argv[1:]))
+            tuning = tune(question, results, journal, progress.say, "python -m bench " + " ".join(sys.argv[1:]))
+            text = answer.terminal(tuning)
+            written = [] if tuning.interrupted else outputs.write(tuning, folder, question.name)
         except BaseException:
             journal.close(finished=False)
             raise
-    journal.close(finished=not tuning.interrupted)
-    print(answer.terminal(tuning))
+    journal.close(finished=bool(written))  # not before the answer is kept
+    print(text)
     if tuning.interrupted:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
-    print("\n" + "\n".join(map(str, outputs.write(tuning, folder, question.name))))
+    print("\n" + "\n".join(map(str, written)))
     return 0
 
 

@@ -67,11 +67,10 @@ def check(everything: Measurement, tunings: list[Tuning]) -> list[Checked]:
         choice = raced(tuning.choice)
         if choice not in everything.rows:
             raise UsageError(f"{tuning.choice!r} is not among the rows that were measured exhaustively")
-        by = tuning.runner_up_lost_by
         found.append(Checked(
             tuning.asked.workload.seed, tuning.choice, _cost(everything.row(choice)) / best - 1,
             tuning.took_s / everything.took_s, tuning.runner_up.name if tuning.runner_up else "",
-            by is not None and not by.low > 1,
+            tuning.tied,
         ))  # fmt: skip
     return found
 

@@ -22,7 +22,8 @@ from bench.tune.space import BY_NAME, contender
 
 @dataclass(frozen=True)
 class Line:
-    """One raced row. speedup: of a step, by the race's pairs; ready_s: its first call; memory_bytes: of the finals."""
+    """One row. speedup: by the race's pairs, or, of one on a shorter path, by the finals'; ready_s: its first call;
+    memory_bytes: of the finals."""
 
     name: str
     speedup: Interval
@@ -42,7 +43,7 @@ class Line:
 
 
 def lines(tuning: Tuning) -> list[Line]:
-    """Every row of the race and the reference, the fastest first."""
+    """Every row of the race, the reference and what was timed on a shorter path in the finals; the fastest first."""
     standing, found = tuning.standing, []
     for row in [REFERENCE, *standing.times]:
         if row in standing.disqualified:
@@ -51,13 +52,22 @@ def lines(tuning: Tuning) -> list[Line]:
         pairs = [] if alone else list(standing.times[row].values())
         step_s = standing.reference_step_s if alone else median(s for s, _ in pairs)
         speedup = Interval(1.0, 1.0, 1.0) if alone else standing.speedup(row)
-        judged = tuning.judged.get(row)
-        known = CONTENDERS.get(row) or (contender(BY_NAME[row]) if row in BY_NAME else None)
-        lossless = known is None or known.lossless
-        quality = judged.verdict if judged is not None else "claims the same pictures" if lossless else "not looked at"
-        found.append(Line(row, speedup, len(pairs), step_s * 1e3, standing.ready_s.get(row, math.nan), lossless,
-                          quality, tuning.memory_of(row), state(tuning, row)))  # fmt: skip
+        found.append(_line(tuning, row, speedup, len(pairs), step_s * 1e3, standing.ready_s.get(row, math.nan)))
+    for timed in tuning.ordered:
+        if timed.name in (REFERENCE, *standing.times) or timed.speedup is None or timed.step_ms is None:
+            continue
+        start = tuning.start(timed)
+        found.append(_line(tuning, timed.name, timed.speedup, len(timed.pairs), timed.step_ms,
+                           math.nan if start is None else start[0]))  # fmt: skip
     return sorted(found, key=lambda line: (-line.speedup.value, line.name))
+
+
+def _line(tuning: Tuning, row: str, speedup: Interval, pairs: int, step_ms: float, ready_s: float) -> Line:
+    judged = tuning.judged.get(row)
+    known = CONTENDERS.get(row) or (contender(BY_NAME[row]) if row in BY_NAME else None)
+    lossless = known is None or known.lossless
+    quality = judged.verdict if judged is not None else "claims the same pictures" if lossless else "not looked at"
+    return Line(row, speedup, pairs, step_ms, ready_s, lossless, quality, tuning.memory_of(row), state(tuning, row))
 
 
 def state(tuning: Tuning, row: str) -> str:
@@ -81,7 +91,7 @@ def front(found: list[Line]) -> list[Line]:
 def markdown(tuning: Tuning) -> str:
     found = lines(tuning)
     on_front = {line.name for line in front(found)}
-    head = ("combination", "speed-up a step [95 %]", "pairs", "ms/step", "first call s", "pictures", "memory", "front",
+    head = ("combination", "speed-up [95 %]", "pairs", "ms/step", "first call s", "pictures", "memory", "front",
             "what became of it")  # fmt: skip
     table = [f"| {' | '.join(head)} |", "| --- | ---: | ---: | ---: | ---: | --- | ---: | --- | --- |"]
     for line in found:
@@ -115,9 +125,9 @@ def plot(tuning: Tuning, name: str = "tune") -> Plot | None:
         return None
     words = "; ".join(f"{line.name} {line.speedup.value:.2f} times, ready after {line.ready_s:.1f} s" for line in found)
     title = f"{tuning.choice} is what to turn on: {shown(tuning.speedup)} times as fast as the reference"
-    return Plot(name, title, f"Speed-up of a step against seconds of the first call: {words}.",
+    return Plot(name, title, f"Speed-up against seconds of the first call: {words}.",
                 lambda inches: _draw(found, tuning.choice, inches),
-                note="Line: what no other beats in both. Bars: 95 % by the race's pairs.")  # fmt: skip
+                note="Line: what no other beats in both. Bars: 95 %.")  # fmt: skip
 
 
 def _draw(found: list[Line], choice: str, inches: float) -> Figure:
@@ -131,7 +141,7 @@ def _draw(found: list[Line], choice: str, inches: float) -> Figure:
                       linestyle="", color=colour(hue), elinewidth=0.8)  # fmt: skip
     named = {line.name for line in front(found)} | {choice}
     _name(axes, sorted((line for line in found if line.name in named), key=lambda line: line.speedup.value))
-    axes.set_xlabel("speed-up of a step over the reference")
+    axes.set_xlabel("speed-up over the reference")
     axes.set_ylabel("first call, s")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))

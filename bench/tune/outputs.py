@@ -6,8 +6,8 @@ from bench.store import write_atomically
 from bench.tune import answer, front, paste
 from bench.tune.record import Tuning
 
-HOW = "A step's speed-up and its interval come from the race's pairs (valid whenever looked at); the answer's, of a "\
-      "whole run, from the finals: fresh processes, each gives one value."  # fmt: skip
+HOW = "The table's speed-ups and intervals come from the race's pairs (valid whenever looked at), those of a shorter "\
+      "path and the answer's from the finals: fresh processes, each gives one value."  # fmt: skip
 
 
 def contents(tuning: Tuning) -> dict[str, str | bytes]:

@@ -4,6 +4,7 @@ The plain lines do what the seams do and nothing else; a test runs them as they 
 `pytest bench/test_pasted.py --benchmark-only` times them beside the row.
 """
 
+import shlex
 from typing import NamedTuple
 
 from bench.contenders import REFERENCE
@@ -55,11 +56,13 @@ def variant(name: str) -> str:
 
 
 def measured_again(asked: Asked, name: str) -> str:
-    """The command that measures the row again."""
+    """The command that measures the row again; the reference is measured beside any."""
     w = asked.workload
-    given = [f"--model {w.model}", f"--device {w.device}", f"--batch {w.batch}", f"--guidance {w.guidance:g}"]
-    rows = f"--contenders bench.tune.space --rows {name}" if name in BY_NAME and name != REFERENCE else f"--rows {name}"
-    return f"python -m bench run {' '.join(given)} {rows}"
+    job = {"model": w.model, "device": w.device, "threads": w.threads, "batch": w.batch, "steps": w.steps,
+           "guidance": f"{w.guidance:g}"}  # fmt: skip
+    if name != REFERENCE:
+        job |= {"contenders": asked.plant if name in BY_NAME else asked.contenders, "rows": name}
+    return "python -m bench run " + " ".join(f"--{option} {shlex.quote(str(value))}" for option, value in job.items())
 
 
 class Known(NamedTuple):
@@ -72,8 +75,8 @@ class Known(NamedTuple):
 
 def known_of(workload: Workload) -> Known:
     """Of a workload's model: a shipped one predicts ε, is guided and clipped."""
-    own = workload.own
-    return Known() if own is None else Known(own.prediction, own.guidable, own.clip)
+    own, guided = workload.own, workload.guidance != 1  # at a scale of 1 the network is called once
+    return Known(guidable=guided) if own is None else Known(own.prediction, own.guidable and guided, own.clip)
 
 
 def plain(name: str, model: Known | Model, device: str = "cpu") -> str:

@@ -152,8 +152,8 @@ class Standing:
         return slowdown_interval(d for d, _ in self.pair(row, other))
 
     def speedup(self, row: str) -> Interval:
-        """Of a step over the reference."""
-        value, low, high = (1 / (1 + s) for s in self.slower(row, REFERENCE))
+        """Of a step over the reference; its high end is infinite as long as few pairs bound it."""
+        value, low, high = (1 / (1 + s) if s > -1 else math.inf for s in self.slower(row, REFERENCE))
         return Interval(value, high, low)
 
     def _of(self, *kinds: str) -> Iterable[Event]:

@@ -67,7 +67,7 @@ class Tuning:
             return []
         rows = [self.finals.row(name) for name in self.finalists if name not in self.rejected]
         timed = [row for row in rows if row.status == "ok" and row.speedup is not None]
-        return sorted([*timed, self.finals.row(REFERENCE)], key=self._total) if timed else []
+        return sorted([*timed, self.finals.row(REFERENCE)], key=self.total_s) if timed else []
 
     @cached_property
     def choice(self) -> str:
@@ -75,10 +75,10 @@ class Tuning:
 
         The reference, where nothing is shown to be faster.
         """
-        if self.ordered:
+        if self.ordered and self.finals is not None:
             before = itertools.takewhile(lambda row: row.name != REFERENCE, self.ordered)
-            shown = (row.name for row in before if self.asked.images is not None or not _low(row) <= 1)
-            return next(shown, REFERENCE)
+            reference_s = self.total_s(self.finals.row(REFERENCE))
+            return next((row.name for row in before if self.total_s(row, _low(row)) < reference_s), REFERENCE)
         possible = [row for row in self.standing.alive if row in self.standing.times and row not in self.rejected
                     and (row not in self.judged or self.judged[row].passes) and self._lossless(row)]  # fmt: skip
         best_so_far = min(possible, key=self.standing.cost_s, default=REFERENCE)
@@ -115,6 +115,12 @@ class Tuning:
         return self.row.ratio_over(self.runner_up)
 
     @property
+    def tied(self) -> bool:
+        """Whether the choice and the runner-up cannot be told apart by the time of their runs."""
+        by = self.runner_up_lost_by
+        return by is not None and not (by.low > 1 or by.high < 1)
+
+    @property
     def memory_bytes(self) -> float | None:
         return self.memory_of(self.choice)
 
@@ -141,11 +147,12 @@ class Tuning:
     def break_even_of(self, row: Row) -> float | None:
         """`break_even` of any row of the finals."""
         assert self.finals is not None
-        reference, start = self.finals.row(REFERENCE), self.start(row)
+        reference = self.finals.row(REFERENCE)
+        start, usual = self.start(row), self.start(reference)
         mine, theirs = Cost(row).image_s, Cost(reference).image_s
-        if mine is None or theirs is None or start is None or reference.first_call_s is None:
+        if mine is None or theirs is None or start is None or usual is None:
             return None
-        saved_s, dearer_s = theirs - mine, start[0] - reference.first_call_s[0]
+        saved_s, dearer_s = theirs - mine, start[0] - usual[0]
         return math.inf if saved_s <= 0 else max(0.0, dearer_s / saved_s)
 
     @property
@@ -153,9 +160,10 @@ class Tuning:
         """The choice's values at the seams, where it is a combination of them."""
         return ("",) * len(SEAMS) if self.choice == REFERENCE else BY_NAME.get(self.choice)
 
-    def _total(self, row: Row) -> float:
-        """What a batch costs, its part of the first call included where an end of them is known."""
-        speed = 1.0 if row.name == REFERENCE or row.speedup is None else row.speedup.value
+    def total_s(self, row: Row, speed: float | None = None) -> float:
+        """What a batch costs, its part of the first call too where an end of them is known; speed: if not its own."""
+        if speed is None:
+            speed = 1.0 if row.name == REFERENCE or row.speedup is None else row.speedup.value
         whole_s = self.standing.reference_step_s * self.asked.workload.steps
         start = self.start(row)
         return whole_s / speed + (start[0] / self.asked.batches if self.asked.batches and start else 0.0)

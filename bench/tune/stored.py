@@ -43,7 +43,7 @@ def fastest(
     memory: str | None = None,
     images: int | None = None,
     contenders: str = "",
-    results: Path = store.RESULTS,
+    results: Path | None = None,
     fingerprint: Callable[[str], dict] = environment.fingerprint,
 ) -> Fastest:
     """The stored answer of `python -m bench tune` to this question on this machine, or the reference; it says which.
@@ -54,7 +54,7 @@ def fastest(
     job = workload("quick", model=model, device=device, batch=batch if isinstance(batch, int) else None)
     question = Asked(job, quality, None if memory is None else bytes_of(memory), images,
                      batch if isinstance(batch, str) else "", contenders=contenders)  # fmt: skip
-    path = results / environment.machine(device) / "tune" / f"{question.name}.json"
+    path = (results or store.of_model(model)) / environment.machine(device) / "tune" / f"{question.name}.json"
     if not path.exists():
         return _safe(question, f"no tuning of {model!r} for this question is stored for this machine")
     try:
@@ -63,6 +63,8 @@ def fastest(
         return _safe(question, str(error))
     if differing := environment.differences(tuning.environment, fingerprint(device)):
         return _safe(question, f"{path.name} was tuned in another environment: {'; '.join(differing)}")
+    if differing_in := question.differs(tuning.asked):
+        return _safe(question, f"{path.name} answers another question ({', '.join(differing_in)})")
     if not tuning.confirmed:
         return _safe(question, f"{path.name} was not confirmed in fresh processes")
     return _of(tuning, path)

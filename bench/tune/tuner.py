@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import environment
-from bench.contenders import REFERENCE
+from bench.contenders import CONTENDERS, REFERENCE
 from bench.fitting import unfit
 from bench.planted import planted
 from bench.tune import allowed as may
@@ -53,9 +53,10 @@ def _tune(tuning: Tuning, results: Path, journal: Journal, say: Say) -> None:
     tuning.finals, tuning.judged = finals.job, finals.judged
 
     contest = Contest(asked, journal, say)
+    steps_alone = {**allowed, may.PATHS: ("",)}  # a step costs the same on every path: `ranking` puts it on each
     try:
         while True:
-            _race_all(tuning, contest, lambda now: Search(allowed, now, frozenset(forbidden)), extra, journal, say)
+            _race_all(tuning, contest, lambda now: Search(steps_alone, now, frozenset(forbidden)), extra, journal, say)
             contest.end()
             standing = _standing(tuning, journal)
             if not standing.times and journal.spent_s > asked.budget_s * RACE_SHARE:
@@ -140,9 +141,10 @@ def _further(asked: Asked, judge: Judge, left_out: dict[str, str]) -> list[str]:
     """Rows of other modules that may race: they can run here, and their pictures are not known to lose too much."""
     found: list[str] = []
     for row in planted(asked.contenders):
-        if row.name in BY_NAME or row.name == REFERENCE:
-            raise UsageError(f"--contenders {asked.contenders}: {row.name!r} is the name of a combination of the "
-                             "seams; give the row another")  # fmt: skip
+        if row.name in BY_NAME or row.name in CONTENDERS:
+            kind = "combination of the seams" if row.name in BY_NAME else "shipped row"
+            raise UsageError(f"--contenders {asked.contenders}: {row.name!r} is the name of a {kind}; "
+                             "give the row another")  # fmt: skip
         known = judge.known(row)
         why = row.unavailable(asked.workload.device) or unfit(row, asked.workload)
         if not why and known is not None and not known.passes:

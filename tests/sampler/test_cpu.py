@@ -17,11 +17,10 @@ def with_flags(monkeypatch):
 @pytest.mark.parametrize(
     ("listed", "capability", "has_bf16"),
     [
-        ("fpu avx512f", "AVX512", False),
+        ("fpu avx512f", "AVX512 without BF16", False),
         ("fpu avx512f avx512_bf16", "AVX512", True),
         ("fpu avx512f avx512_bf16 amx_bf16 amx_tile", "AVX512 AMX", True),
-        ("asimd i8mm bf16", "AVX512", True),
-        ("asimd sveebf16x", "AVX512", False),
+        ("fpu avx512f avx512_bf16x", "AVX512 without BF16", False),
     ],
 )
 def test_number_formats_are_told_from_the_kernels_list(with_flags, listed, capability, has_bf16):
@@ -37,3 +36,11 @@ def test_a_system_that_lists_nothing_has_nothing(monkeypatch):
     monkeypatch.setattr(cpu.Path, "read_text", refuse)
     assert cpu.flags() == set()
     assert not cpu.has_bf16()
+
+
+@pytest.mark.parametrize(("listed", "has_bf16"), [("Features : asimd i8mm bf16", True), ("Features : asimd", False)])
+def test_other_instructions_have_pytorchs_name(monkeypatch, listed, has_bf16):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr(cpu.Path, "read_text", lambda _: listed)
+    assert cpu.capability() == "DEFAULT"
+    assert cpu.has_bf16() is has_bf16

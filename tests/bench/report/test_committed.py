@@ -13,7 +13,9 @@ from PIL import Image
 from bench import store
 from bench.environment import ROOT
 from bench.report import contents, sources, table
+from bench.tune import outputs, record
 
+TUNINGS = [path for folder in sorted(store.RESULTS.glob("*/tune")) for path in record.answers(folder)]
 PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
 CLOSE = 2.0  # grey levels of 255, the mean over a figure: another platform may smooth an edge otherwise
 
@@ -45,6 +47,13 @@ def test_what_is_committed_is_rebuilt(stored: Path) -> None:
         else:
             assert by_pixels(before.decode()) == by_pixels(raw.decode()), name
     assert (folder / "report.html").stat().st_size < 6 * 2**20
+
+
+@pytest.mark.parametrize("stored", TUNINGS, ids=lambda path: f"{path.parent.parent.name}/{path.stem}")
+def test_what_a_search_found_is_told_as_its_events_make_it(stored: Path) -> None:
+    for ending, content in outputs.contents(record.load(stored)).items():
+        if isinstance(content, str):
+            assert stored.with_suffix(ending).read_text(encoding="utf-8") == content, ending
 
 
 def test_the_readme_shows_the_newest_table() -> None:

@@ -1,13 +1,15 @@
 """What is made of a tuning: the answer's words, the front, the page's section; and answers held against everything."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 
+from bench.__main__ import _parser
 from bench.report import figures, page
 from bench.report.sources import Beside, beside
-from bench.tune import answer, exhaustive, front, outputs, record
+from bench.tune import answer, command, exhaustive, front, outputs, record
 from bench.tune.asked import Asked
 from bench.tune.quality import SAME, Judged
 from bench.tune.record import Tuning
@@ -58,11 +60,11 @@ def test_the_answer_names_what_it_gains_and_costs_and_who_lost(made_up):
     assert f"**{QUICK}**: **2.00 [" in text
     assert "Memory: 40.0 MiB at most" in text
     assert "First call: 37.0 s (compiled)" in text  # the race's, when no cache served it
-    # an image takes 2.5 s and 1.25 s: 36.9 s are saved by 30 of them
-    assert "pays from 30 images on" in text
+    # an image takes 2.5 s and 1.25 s, the reference's first call 1 s: 36 s are saved by 29 of them
+    assert "pays from 29 images on" in text
     assert f"Runner-up: {NEXT}; **{QUICK}** is 1.20 [" in text
     # the longest first call of every row: a cache served the inspection's
-    assert f"Advice: {NEXT} compiles for 20 s and pays from 20 images on." in text
+    assert f"Advice: {NEXT} compiles for 20 s and pays from 19 images on." in text
     out = dict(answer.dropped(tuning))
     assert out[CHEAT] == "keeps 4,096 B a step"
     assert "slower, against" in out[SLOW]
@@ -85,6 +87,30 @@ def test_few_images_do_not_pay_a_long_first_call(made_up):
     few, many = tuned(made_up, images=4), tuned(made_up, images=400)
     assert few.choice == "reference"  # 37 s to be ready, and 5 s less for four images
     assert many.choice == QUICK
+
+
+def test_with_an_end_of_images_the_answer_says_what_decided(made_up):
+    few, many = ("\n".join(answer.lines(tuned(made_up, images=images))) for images in (4, 400))
+    assert f"Runner-up: {NEXT}; **reference** is 0.600 [" in few  # slower, and yet the cheaper
+    assert "cannot be told apart" not in few
+    # 0.01 s a step, 1,000 of them for four images; 37 s and 20 s to be ready; 0.1 s for the reference
+    assert "4 images take 11 s with it and 26 s with the other, first calls included" in few
+    assert re.search(r"400 images take 5[34]\d s with it and 6[123]\d s with the other", many)
+
+
+def test_a_gain_that_is_not_shown_is_no_answer_with_an_end_of_images_either(made_up):
+    tuning = tuned(made_up, ((0.98, 1.04, 0.99), (1.2, 1.2, 1.2)), images=10**6)
+    assert tuning.choice == "reference"
+
+
+def test_few_pairs_leave_an_end_open_and_stop_nothing(made_up):
+    few = made_up({SLOW: 1.2, QUICK: 0.5}).enter("reference", SLOW, QUICK).race([SLOW, QUICK], 4)
+    tuning = replace(tuned(made_up), events=few.events)
+    assert tuning.standing.speedup(SLOW).high == math.inf
+    assert "∞" in front.markdown(tuning)
+    assert outputs.contents(tuning)[".png"]
+    stopped = replace(tuning, finals=None, finalists=[], interrupted=True)
+    assert "this is the best so far" in answer.terminal(stopped)
 
 
 def test_the_front_holds_what_no_other_beats(made_up):
@@ -196,6 +222,27 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(UsageError, match="--exhaustive` measures it"):
         exhaustive.stored(tmp_path / "none.json")
     assert record.answers(tmp_path / "nowhere") == []
+
+
+def test_an_answer_that_could_not_be_written_can_be_had_again(made_up, monkeypatch, tmp_path):
+    def search(question, results, journal, *_):
+        journal.add({"event": "first_call"})
+        return tuned(made_up)
+
+    def refuse(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(command, "SCRATCH", tmp_path / "scratch")
+    monkeypatch.setattr(command, "tune", search)
+    arguments = _parser().parse_args(["tune", "--out", str(tmp_path)])
+    with monkeypatch.context() as full:
+        full.setattr(outputs, "write", refuse)
+        with pytest.raises(OSError, match="no space left"):
+            arguments.do(arguments)
+    assert list((tmp_path / "scratch").iterdir())
+    assert arguments.do(arguments) == 0
+    assert not list((tmp_path / "scratch").iterdir())
+    assert len(list(tmp_path.glob("*/tune/*"))) == 4
 
 
 def test_an_interval_without_an_end_is_written_as_such(made_up):

@@ -1,11 +1,18 @@
 """What is given to be pasted is run as it is: the same samples as the row draws, on the same noise."""
 
+import shlex
+from dataclasses import replace
+
 import pytest
 import torch
 
+from bench.__main__ import _parser
 from bench.contenders import CONTENDERS as SHIPPED
+from bench.options import from_options
 from bench.tune import paste
+from bench.tune.asked import Asked
 from bench.tune.space import BY_NAME, CONTENDERS, contender
+from bench.workload import Workload
 from sampler import GeneratorNoise, Model, Variant, linear
 from sampler.models import load_model
 from sampler.variants import build, run
@@ -66,6 +73,38 @@ def test_the_pasted_variant_is_the_row(row):
     for field in ("precision", "update", "runtime"):  # some are made anew by a function
         one, other = getattr(made, field), getattr(row.variant, field)
         assert one == other or one.__qualname__ == other.__qualname__
+
+
+@pytest.mark.parametrize("name", ["reference", "bf16"])
+def test_without_guidance_the_network_is_called_once_a_step(name):
+    model, row = make(), row_of(name)
+    x, labels = torch.randn(2, *model.shape, generator=torch.Generator().manual_seed(1)), torch.arange(2)
+    sampler = build(row.variant, model.network, model.condition(labels), 1.0)
+    theirs = run(sampler, x, row.path(model, STEPS), GeneratorNoise(torch.Generator().manual_seed(2)))
+    scope: dict = {}
+    exec(paste.plain(name, paste.known_of(replace(Workload(), guidance=1.0))), scope)
+    calls = []
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, *_: calls.append(1) if type(module) is type(model.network) else None
+    )
+    generator = torch.Generator().manual_seed(2)
+    try:
+        sample = scope["sampler"](model.network, model.schedule.alphas_cumprod, labels, STEPS)
+        pasted = sample(x, lambda x: torch.randn(x.shape, generator=generator))
+    finally:
+        hook.remove()
+    assert len(calls) == STEPS
+    assert torch.allclose(theirs, pasted, atol=1e-5), float((theirs - pasted).abs().max())
+
+
+@pytest.mark.parametrize("name", ["reference", "batched+frozen"])
+def test_the_command_that_measures_again_is_understood_and_means_the_same_job(name):
+    job = Workload(batch=3, steps=500, guidance=2.5)
+    _, _, _, *given = shlex.split(paste.measured_again(Asked(job), name))
+    parsed = _parser().parse_args(given)
+    assert from_options(parsed) == job
+    if name != "reference":
+        assert (parsed.rows, parsed.contenders) == (name, "bench.tune.space")
 
 
 def test_what_takes_more_than_some_lines_is_not_given_in_lines():

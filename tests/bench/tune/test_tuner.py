@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from bench.tune import allowed, answer, batch, contest, finals, outputs, stored, tuner
+from bench.tune import allowed, answer, batch, contest, finals, front, outputs, stored, tuner
 from bench.tune.asked import Asked
 from bench.tune.contest import Contest
 from bench.tune.journal import Journal
+from bench.tune.quality import SAME, Judge, Judged
 from bench.tune.record import Tuning, load
 from bench.tune.space import SEAMS
 from bench.workload import workload
@@ -86,8 +87,12 @@ def test_an_impossible_time_budget_says_by_how_much(question, tmp_path):
 
 def test_memory_picks_a_smaller_batch_or_says_what_one_image_takes(question):
     fit = batch.foreseen(replace(question, workload=replace(question.workload, batch=4)))
-    enough = replace(question, memory_bytes=fit.peak(3, question.workload.steps) * 1.01)
+    three = fit.peak(3, question.workload.steps)
+    enough = replace(question, memory_bytes=three * 1.01 * (1 + fit.error))
     assert batch.largest_batch(enough, fit) == 3
+    assert batch.largest_batch(replace(question, memory_bytes=three * 1.01), replace(fit, error=0.1)) == 2
+    alone = replace(question, memory_bytes=fit.peak(1, question.workload.steps) * 1.01)
+    assert batch.largest_batch(alone, replace(fit, error=0.1)) == 1  # where one may fit it is tried
     none = replace(question, memory_bytes=fit.peak(1, question.workload.steps) / 2)
     with pytest.raises(UsageError, match=r"memory budget of .* cannot be met: one image takes .* more"):
         batch.largest_batch(none, fit)
@@ -114,8 +119,35 @@ def test_an_interrupted_search_gives_the_best_so_far_and_goes_on(question, tmp_p
     pairs = len(tuning.events)
     resumed = Journal(tmp_path / "j.jsonl", {})
     assert len(resumed.events) == pairs
-    monkeypatch.setattr(tuner, "RACE_SHARE", 0.0)  # no time is left for more
     assert Tuning(honest, {}, "", "", events=resumed.events).choice == tuning.choice
+    monkeypatch.setattr(tuner, "RACE_SHARE", 0.0)  # no time is left for a race, only for the finals
+    monkeypatch.setattr(finals, "PROCESSES", 2)
+    monkeypatch.setattr(finals, "LEAST_S", 5.0)
+    again = tuner.tune(honest, tmp_path, resumed, lambda text: None, "")
+    assert again.confirmed
+    assert [e for e in again.events if e["event"] == "pair"] == [e for e in tuning.events if e["event"] == "pair"]
+    assert again.took_s > tuning.took_s
+
+
+def test_shorter_paths_are_not_raced_and_the_answer_on_one_is_on_the_front(question, tmp_path, monkeypatch):
+    paths = ("", "ddim/20", "ddim/40")
+    labels = {**dict.fromkeys(SEAMS, ("",)), "guide": ("", "batched"), "path": paths}
+    monkeypatch.setattr(allowed, "labels", lambda asked: (labels, {}))
+    monkeypatch.setattr(Judge, "known", lambda self, row: Judged(SAME, "made up", {}))
+    monkeypatch.setattr(contest, "PROCESSES", 1)
+    monkeypatch.setattr(finals, "PROCESSES", 2)
+    monkeypatch.setattr(finals, "LEAST_S", 5.0)
+    short = replace(question, contenders="", quality="fewer-steps", budget_s=30.0)
+    tuning = tuner.tune(short, tmp_path, Journal(None, {}), lambda text: None, "")
+    assert list(tuning.standing.times) == ["batched"]  # a step costs the same on every path
+    assert tuning.finalists[0] == "batched+ddim/40"
+    assert len(set(tuning.finalists)) == len(tuning.finalists) == 2
+    assert tuning.runner_up.name in tuning.finalists
+    lines = {line.name: line for line in front.lines(tuning)}
+    assert lines[tuning.choice].state == "chosen"
+    assert lines[tuning.choice].speedup == tuning.speedup
+    assert tuning.choice in {line.name for line in front.front(list(lines.values()))}
+    assert outputs.contents(tuning)[".png"]
 
 
 @pytest.mark.parametrize("budget", ["memory", "images"])
@@ -143,7 +175,7 @@ def test_a_whole_search_within_other_budgets(question, tmp_path, monkeypatch, bu
         assert "First call:" in text
 
 
-def test_fastest_finds_the_stored_answer_or_says_that_there_is_none(tuned, question, tmp_path):
+def test_fastest_finds_the_stored_answer_or_says_that_there_is_none(tuned, question, tmp_path, monkeypatch):
     tuning, _, _ = tuned
     model = question.workload.model
     none = stored.fastest(model, batch=2, results=tmp_path)
@@ -156,6 +188,14 @@ def test_fastest_finds_the_stored_answer_or_says_that_there_is_none(tuned, quest
     found = stored.fastest(model, **asked, fingerprint=lambda device: tuning.environment)
     assert found.stored
     assert found.variant.name == tuning.choice
+    other = replace(question.workload, own=replace(question.workload.own, parameters=1))
+    monkeypatch.setattr(stored, "workload", lambda *_, **__: other)
+    changed = stored.fastest(model, **asked, fingerprint=lambda device: tuning.environment)
+    assert not changed.stored
+    assert "answers another question (own)" in changed.why
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="batch 'huge' is neither a number"):
+        stored.fastest(model, **{**asked, "batch": "huge"})
     elsewhere = stored.fastest(model, **asked, fingerprint=lambda device: {**tuning.environment, "torch": "9.9"})
     assert not elsewhere.stored
     assert "another environment: torch" in elsewhere.why
