@@ -4,12 +4,16 @@ Its pictures depend on number format, guidance interval and path alone, up to ro
 share a set of pictures, as `bench.quality.plan` names them.
 """
 
+import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from bench import environment
 from bench.contenders import Contender
@@ -21,11 +25,14 @@ from bench.tune.asked import LOSSLESS, Asked, budget_of
 from bench.tune.space import AT, BY_NAME, REFERENCE, Choice, contender, with_value
 from sampler.errors import UsageError
 from sampler.models import load_model
+from sampler.trajectory import ancestral, spaced
 
 SAME = "same"  # up to rounding: layer 1 has it
 DECIDING = ("precision", "guided_between", "path")  # seams that decide the pictures
 IN_THE_PLAN = {"bf16": "half", "autocast-bf16": "autocast", "autocast-fp16": "autocast-fp16", "fp16": "cast-fp16"}
 PICTURES, PICTURES_OF_FEW_STEPS = 200, 400
+TRIAL_STEPS = 5  # timed to foresee what drawing takes
+COMPILED = 0.75  # of an eager step, about what a compiled one takes with its part of compiling
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,10 @@ class Judged:
 class Judge:
     """What the combinations' pictures are worth against what may be lost."""
 
-    def __init__(self, asked: Asked, results: Path, store: Path = judged.STORE):
+    def __init__(self, asked: Asked, results: Path, store: Path = judged.STORE, picture_step_s: float = math.nan):
+        """picture_step_s: what drawing one step of one picture takes here, by which longer draws are foreseen."""
         self.asked, self.store = asked, store
+        self.picture_step_s = judged.PICTURE_STEP_S if math.isnan(picture_step_s) else picture_step_s
         self.folder = results / environment.machine(asked.workload.device) / "quality" / "quality.json"
         self._known: dict[str, Judged] = {}
 
@@ -108,7 +117,7 @@ class Judge:
         steps = steps_of(choice, job.steps)
         wanted = PICTURES_OF_FEW_STEPS if steps <= plan.SHORT else PICTURES
         lanes = (os.cpu_count() or 1) if job.device == "cpu" else 1
-        return point_name(choice, job.steps), wanted, wanted * steps * judged.PICTURE_STEP_S / lanes
+        return point_name(choice, job.steps), wanted, wanted * steps * self.picture_step_s / lanes
 
     @cached_property
     def _quality(self) -> record.Quality | None:
@@ -155,6 +164,24 @@ class Judge:
             return Judged(UNSURE, "too few pictures to say anything", losses, source)
         assert self.budget is not None
         return Judged(*verdict(losses, self.budget), losses, source)
+
+
+def picture_step_s(device: str) -> float:
+    """About the seconds that one step of one picture takes on this machine, drawn compiled on one thread: by some steps
+    that are drawn eagerly."""
+    model = load_model(plan.MODEL, device)
+    shard = drawing.SHARD if device == "cpu" else drawing.SHARD_CUDA
+    path = ancestral(model.schedule, spaced(model.schedule, TRIAL_STEPS))
+    threads, taken = torch.get_num_threads(), list[float]()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(3):
+            start_s = time.perf_counter()
+            drawing.drawn_by(drawing.BATCHED, model, path, shard, plan.SCALE)
+            taken.append(time.perf_counter() - start_s)
+    finally:
+        torch.set_num_threads(threads)
+    return COMPILED * min(taken) / (TRIAL_STEPS * shard)
 
 
 def point_name(choice: Choice, steps: int) -> str:

@@ -9,13 +9,14 @@ from bench import environment
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.fitting import unfit
 from bench.planted import planted
+from bench.quality.judged import judgeable
 from bench.tune import allowed as may
 from bench.tune import batch
-from bench.tune.asked import Asked
+from bench.tune.asked import LOSSLESS, Asked
 from bench.tune.contest import Contest
 from bench.tune.finals import Finals, ranking
 from bench.tune.journal import Journal
-from bench.tune.quality import Judge
+from bench.tune.quality import Judge, picture_step_s
 from bench.tune.race import Standing
 from bench.tune.record import Tuning
 from bench.tune.search import Search
@@ -43,7 +44,7 @@ def tune(asked: Asked, results: Path, journal: Journal, say: Say, command: str) 
 
 def _tune(tuning: Tuning, results: Path, journal: Journal, say: Say) -> None:
     asked = tuning.asked = _fitted(tuning, journal, say)
-    judge = Judge(asked, results)
+    judge = Judge(asked, results, picture_step_s=_picture_step_s(asked, journal))
     allowed, tuning.left_out = may.labels(asked)
     forbidden = may.forbidden(allowed, judge, asked.budget_s * (1 - RACE_SHARE))
     tuning.left_out |= {name_of(choice): why for choice, why in forbidden.items()}
@@ -187,6 +188,15 @@ def _fitted(tuning: Tuning, journal: Journal, say: Say) -> Asked:
             asked = asked.at(most)
     journal.add({"event": "batch", "batch": asked.workload.batch, "notes": tuning.notes})
     return asked
+
+
+def _picture_step_s(asked: Asked, journal: Journal) -> float:
+    """As it was timed when the search began; nan where no picture would be drawn."""
+    if asked.quality == LOSSLESS or judgeable(asked.workload):
+        return math.nan
+    if not journal.of("picture_step"):
+        journal.add({"event": "picture_step", "seconds": picture_step_s(asked.workload.device)})
+    return journal.of("picture_step")[0]["seconds"]
 
 
 def _standing(tuning: Tuning, journal: Journal) -> Standing:

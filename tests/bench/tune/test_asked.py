@@ -125,6 +125,10 @@ def test_what_could_not_be_drawn_in_the_time_is_not_raced(monkeypatch, tmp_path)
     _, _, short_s = judge._to_draw(space.contender(choice_of("bf16+ddim/20")))
     assert full_s == pytest.approx(10 * short_s)  # a twentieth of the steps, twice the pictures
     assert "not drawn" in judge.foreseen(space.contender(choice_of("bf16")), full_s * 0.9).text
+    _, _, faster_s = Judge(question, tmp_path, picture_step_s=judge.picture_step_s / 4)._to_draw(
+        space.contender(choice_of("bf16"))
+    )
+    assert faster_s == pytest.approx(full_s / 4)
     only_full = {**labels(question)[0], "path": ("",)}
     assert space.choice_of("bf16") in forbidden(only_full, judge, full_s * 0.9)
     assert space.choice_of("bf16") not in forbidden(only_full, judge, full_s * 1.1)
