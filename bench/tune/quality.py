@@ -74,6 +74,7 @@ class Judge:
         self.picture_step_s = judged.PICTURE_STEP_S if math.isnan(picture_step_s) else picture_step_s
         self.folder = results / environment.machine(asked.workload.device) / "quality" / "quality.json"
         self._known: dict[str, Judged] = {}
+        self._absent: set[str] = set()  # sets of pictures that were looked for in vain, and not drawn since
 
     def known(self, row: Contender) -> Judged | None:
         """The verdict, where it needs no drawing; None where pictures would have to be drawn first."""
@@ -86,8 +87,11 @@ class Judge:
         if why := judged.judgeable(self.asked.workload):
             return Judged(UNSURE, f"its pictures cannot be judged: {why}", {})
         name = point_name(BY_NAME[row.name], self.asked.workload.steps)
-        if name not in self._known and (found := self._stored(name) or self._kept(name)) is not None:
-            self._known[name] = found
+        if name not in self._known and name not in self._absent:
+            if (found := self._stored(name) or self._kept(name, row.name)) is None:
+                self._absent.add(name)
+            else:
+                self._known[name] = found
         return self._known.get(name)
 
     def foreseen(self, row: Contender, seconds: float) -> Judged | None:
@@ -149,9 +153,9 @@ class Judge:
         commit = quality.environment["commit"]
         return self._of(quality.judged[name].figures.losses, f"judged {quality.started[:10]}, commit {commit}")
 
-    def _kept(self, name: str, row: str = "") -> Judged | None:
+    def _kept(self, name: str, row: str) -> Judged | None:
         """From pictures drawn before by the very code that is here now."""
-        known = points(self.asked.workload.device, (row,) if row else ())
+        known = points(self.asked.workload.device, (row,))
         seen = judged.pictures_of(known[name], self.store) if name in known else None
         if seen is None:
             return None

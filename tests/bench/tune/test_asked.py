@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench.quality import judged
 from bench.tune import asked, space
 from bench.tune.allowed import forbidden, labels, product
 from bench.tune.asked import Asked
@@ -113,6 +114,14 @@ def test_what_loses_too_much_on_every_path_is_not_raced(monkeypatch, tmp_path):
     assert "limited" in names
     assert "batched+limited" in names
     assert "bf16" not in names
+
+
+def test_kept_pictures_of_any_combination_are_looked_for_once(monkeypatch, tmp_path):
+    judge, looked = Judge(replace(QUESTION, quality="equal-steps"), tmp_path), []
+    monkeypatch.setattr(judged, "pictures_of", lambda point, store: looked.append(point.name))
+    for name in ("autocast-bf16+limited", "batched+frozen+limited", "autocast-bf16+batched+limited"):
+        assert judge.known(space.contender(choice_of(name))) is None
+    assert looked == ["autocast-limited-1000", "limited-1000"]
 
 
 def test_what_could_not_be_drawn_in_the_time_is_not_raced(monkeypatch, tmp_path):
