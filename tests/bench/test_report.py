@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench import report, store
-from bench.report import ladder, page, pictures, table
+from bench.report import figures, ladder, page, pictures, table
 from bench.report.sources import Beside
 from bench.whole_runs import encode
 from tests.bench.synthetic import everything, measurement, pairs
@@ -243,5 +243,5 @@ def test_one_process_gives_no_interval_and_says_so() -> None:
 def test_the_page_says_which_rows_need_a_longer_run() -> None:
     for spread, said in (([0.2, 0.3, 0.5], True), ([0.3, 0.3001, 0.2999], False)):
         wide = measurement(["reference", "ddim"], [*pairs("ddim", {p: [ratio] for p, ratio in enumerate(spread)})])
-        html = page.html(wide, Beside(), {})
+        html = page.html(wide, Beside(), figures.plots(wide, Beside()))
         assert ("interval needs a longer run" in html) is said
