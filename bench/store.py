@@ -1,8 +1,10 @@
 """Where results are kept: one JSON file a run, written atomically, from which everything else is made."""
 
+import gzip
 import json
 import os
 import re
+import zlib
 from pathlib import Path
 
 from bench import schema
@@ -50,7 +52,8 @@ def save(measurement: Measurement, results: Path = RESULTS, below: str = "") -> 
 def load(path: Path) -> Measurement:
     """Read a result; refuses a file that is truncated, of another kind or of another schema."""
     try:
-        stored = json.loads(Path(path).read_text())
+        raw = Path(path).read_bytes()
+        stored = json.loads(gzip.decompress(raw) if Path(path).suffix == ".gz" else raw)
         if stored["schema"] != SCHEMA:
             found = str(stored["schema"])[:20]
             raise UsageError(f"{path} has schema {found}, this version reads {SCHEMA}; measure again")
@@ -58,7 +61,7 @@ def load(path: Path) -> Measurement:
         return Measurement.from_json(stored)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError, zlib.error) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{path} is not a whole result file ({type(error).__name__}: {error})") from None

@@ -40,8 +40,6 @@ class Asked:
 
     def __post_init__(self):
         share_of(self.quality)
-        if self.batch not in ("", *MODES):
-            raise UsageError(f"batch {self.batch!r} is neither a number from 1 on nor one of {', '.join(MODES)}")
         if self.memory_bytes is not None and not self.memory_bytes > 0:
             raise UsageError(f"memory = {self.memory_bytes:g} bytes; it must be positive")
         if self.images is not None and self.images < 1:
@@ -75,11 +73,11 @@ class Asked:
         return "_".join(parts)
 
     def differs(self, stored: "Asked") -> list[str]:
-        """In what another question of the same name differs: an own model may have changed, two names may be alike."""
+        """In what another question of the same name differs: an own model may have changed, two names be alike."""
         mine, theirs = self.workload, stored.workload
-        found = [name for name in ("model", "own", "steps", "threads", "guidance")
-                 if getattr(mine, name) != getattr(theirs, name)]  # fmt: skip
-        return found + ["contenders"] * (self.contenders != stored.contenders)
+        pairs = {"model": (mine.model, theirs.model), "own": (mine.own, theirs.own),
+                 "contenders": (self.contenders, stored.contenders)}  # fmt: skip
+        return [name for name, (one, other) in pairs.items() if one != other]
 
     def at(self, batch: int) -> "Asked":
         """The same with another batch."""
@@ -115,6 +113,15 @@ def budget_of(quality: str, reference_kernel: float) -> Budget | None:
         kernel=share * reference_kernel, accuracy=share, diversity=share, measured="the reference's own pictures",
         reason=f"kernel distance and diversity at most {quality} worse, labels recognised at most {quality} less",
     )  # fmt: skip
+
+
+def batch_of(batch: int | str) -> tuple[int | None, str]:
+    """(images at once, '') of a number, (None, mode) of one of MODES."""
+    if batch in MODES:
+        return None, str(batch)
+    if not str(batch).isdecimal() or int(batch) < 1:
+        raise UsageError(f"batch {batch!r} is neither a number from 1 on nor one of {', '.join(MODES)}")
+    return int(batch), ""
 
 
 def bytes_of(text: str) -> float:

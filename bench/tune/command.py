@@ -1,6 +1,7 @@
 """`python -m bench tune`: what should I turn on, for this model, on this machine, within these budgets?"""
 
 import argparse
+import gzip
 import json
 import sys
 from dataclasses import replace
@@ -97,7 +98,8 @@ def _exhaust(question: Asked, results: Path, path: Path) -> int:
     command = "python -m bench " + " ".join(sys.argv[1:])
     with Progress() as progress:
         everything = exhaustive.measure_all(question, results, progress.say, command)
-    write_atomically(path, json.dumps(everything.json(), separators=(",", ":")).replace('{"event"', '\n{"event"'))
+    text = json.dumps(everything.json(), separators=(",", ":")).replace('{"event"', '\n{"event"')
+    write_atomically(path, gzip.compress(text.encode(), mtime=0))  # five megabytes of text
     print(f"{len(everything.rows) - 1} combinations in {everything.took_s:.0f} s; {path}")
     return 130 if everything.interrupted else 0
 
@@ -107,17 +109,14 @@ def _check(question: Asked, folder: Path, path: Path) -> int:
     everything = exhaustive.stored(path)
     found = exhaustive.check(everything, exhaustive.answers(question, folder))
     text = exhaustive.table(found, everything)
-    write_atomically(path.with_name(path.stem.removesuffix("-exhaustive") + "-check.md"), text + "\n")
+    write_atomically(path.with_name(path.name.removesuffix("-exhaustive.json.gz") + "-check.md"), text + "\n")
     print(text)
     return 0 if all(one.passes for one in found) and exhaustive.agree(found) else 1
 
 
 def asked_of(arguments: argparse.Namespace) -> Asked:
     """The question that the options ask."""
-    mode = arguments.batch if arguments.batch in MODES else ""
-    if not mode and not (arguments.batch.isdigit() and int(arguments.batch)):
-        raise UsageError(f"batch {arguments.batch!r} is neither a number from 1 on nor one of {', '.join(MODES)}")
-    batch = None if mode else int(arguments.batch)
+    batch, mode = asked.batch_of(arguments.batch)
     given = {name: getattr(arguments, name) for name in FROM_THE_JOB}
     job = workload("quick", batch=batch, seed=arguments.seed, **given)
     memory = None if arguments.memory is None else asked.bytes_of(arguments.memory)

@@ -38,7 +38,7 @@ def measure_all(asked: Asked, results: Path, say, command: str) -> Measurement:
 
 def path_of(asked: Asked, results: Path, machine: str) -> Path:
     of_any_seed = replace(asked, workload=replace(asked.workload, seed=0))
-    return results / machine / "tune" / f"{of_any_seed.name}-exhaustive.json"
+    return results / machine / "tune" / f"{of_any_seed.name}-exhaustive.json.gz"
 
 
 @dataclass(frozen=True)

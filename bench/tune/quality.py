@@ -4,7 +4,6 @@ Its pictures depend on number format, guidance interval and path alone, up to ro
 share a set of pictures, as `bench.quality.plan` names them.
 """
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -68,10 +67,11 @@ class Judged:
 class Judge:
     """What the combinations' pictures are worth against what may be lost."""
 
-    def __init__(self, asked: Asked, results: Path, store: Path = judged.STORE, picture_step_s: float = math.nan):
+    def __init__(
+        self, asked: Asked, results: Path, store: Path = judged.STORE, picture_step_s: float = judged.PICTURE_STEP_S
+    ):
         """picture_step_s: what drawing one step of one picture takes here, by which longer draws are foreseen."""
-        self.asked, self.store = asked, store
-        self.picture_step_s = judged.PICTURE_STEP_S if math.isnan(picture_step_s) else picture_step_s
+        self.asked, self.store, self.picture_step_s = asked, store, picture_step_s
         self.folder = results / environment.machine(asked.workload.device) / "quality" / "quality.json"
         self._known: dict[str, Judged] = {}
         self._absent: set[str] = set()  # sets of pictures that were looked for in vain, and not drawn since

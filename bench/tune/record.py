@@ -164,7 +164,8 @@ class Tuning:
         """What a batch costs, its part of the first call too where an end of them is known; speed: if not its own."""
         if speed is None:
             speed = 1.0 if row.name == REFERENCE or row.speedup is None else row.speedup.value
-        whole_s = self.standing.reference_step_s * self.asked.workload.steps
+        assert self.finals is not None
+        whole_s = (self.finals.row(REFERENCE).step_ms or math.nan) / 1e3 * self.asked.workload.steps
         start = self.start(row)
         return whole_s / speed + (start[0] / self.asked.batches if self.asked.batches and start else 0.0)
 
@@ -205,7 +206,7 @@ def most_bytes(row: Row) -> float | None:
 def answers(folder: Path) -> list[Path]:
     """The stored answers in a folder: one a question, with the usual seed."""
     stored = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    return [path for path in stored if not re.search(r"_seed-\d+$|-exhaustive$", path.stem)]
+    return [path for path in stored if not re.search(r"_seed-\d+$", path.stem)]
 
 
 def load(path: Path) -> Tuning:

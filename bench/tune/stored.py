@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench import environment, store
 from bench.contenders import CONTENDERS, Path_, full_path
-from bench.tune.asked import LOSSLESS, Asked, bytes_of
+from bench.tune.asked import LOSSLESS, Asked, batch_of, bytes_of
 from bench.tune.record import Tuning, load
 from bench.tune.space import BY_NAME, contender
 from bench.workload import workload
@@ -51,9 +51,9 @@ def fastest(
     model: a shipped model's name, or your own as `package.module:factory`. batch, quality, memory, images,
     contenders: as the command takes them. Raises UsageError for a question that cannot be asked.
     """
-    job = workload("quick", model=model, device=device, batch=batch if isinstance(batch, int) else None)
-    question = Asked(job, quality, None if memory is None else bytes_of(memory), images,
-                     batch if isinstance(batch, str) else "", contenders=contenders)  # fmt: skip
+    number, mode = batch_of(batch)
+    job = workload("quick", model=model, device=device, batch=number)
+    question = Asked(job, quality, None if memory is None else bytes_of(memory), images, mode, contenders=contenders)
     path = (results or store.of_model(model)) / environment.machine(device) / "tune" / f"{question.name}.json"
     if not path.exists():
         return _safe(question, f"no tuning of {model!r} for this question is stored for this machine")

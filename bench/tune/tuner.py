@@ -9,7 +9,7 @@ from bench import environment
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.fitting import unfit
 from bench.planted import planted
-from bench.quality.judged import judgeable
+from bench.quality import judged
 from bench.tune import allowed as may
 from bench.tune import batch
 from bench.tune.asked import LOSSLESS, Asked
@@ -191,9 +191,9 @@ def _fitted(tuning: Tuning, journal: Journal, say: Say) -> Asked:
 
 
 def _picture_step_s(asked: Asked, journal: Journal) -> float:
-    """As it was timed when the search began; nan where no picture would be drawn."""
-    if asked.quality == LOSSLESS or judgeable(asked.workload):
-        return math.nan
+    """As it was timed when the search began; where no picture would be drawn, it is not."""
+    if asked.quality == LOSSLESS or judged.judgeable(asked.workload):
+        return judged.PICTURE_STEP_S
     if not journal.of("picture_step"):
         journal.add({"event": "picture_step", "seconds": picture_step_s(asked.workload.device)})
     return journal.of("picture_step")[0]["seconds"]

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from bench.quality import judged
-from bench.tune import asked, space
+from bench.tune import asked, space, tuner
 from bench.tune.allowed import forbidden, labels, product
 from bench.tune.asked import Asked
 from bench.tune.command import asked_of
@@ -114,6 +115,16 @@ def test_what_loses_too_much_on_every_path_is_not_raced(monkeypatch, tmp_path):
     assert "limited" in names
     assert "batched+limited" in names
     assert "bf16" not in names
+
+
+def test_what_a_picture_takes_is_timed_once_a_search_and_only_where_one_may_be_drawn(monkeypatch):
+    threads, journal = torch.get_num_threads(), Journal(None, {})
+    found = tuner._picture_step_s(replace(QUESTION, quality="equal-steps"), journal)
+    assert 0 < found < 1
+    assert torch.get_num_threads() == threads
+    monkeypatch.setattr(tuner, "picture_step_s", lambda device: 99.0)
+    assert tuner._picture_step_s(replace(QUESTION, quality="equal-steps"), journal) == found
+    assert tuner._picture_step_s(QUESTION, Journal(None, {})) == judged.PICTURE_STEP_S
 
 
 def test_kept_pictures_of_any_combination_are_looked_for_once(monkeypatch, tmp_path):

@@ -93,7 +93,7 @@ def test_with_an_end_of_images_the_answer_says_what_decided(made_up):
     few, many = ("\n".join(answer.lines(tuned(made_up, images=images))) for images in (4, 400))
     assert f"Runner-up: {NEXT}; **reference** is 0.600 [" in few  # slower, and yet the cheaper
     assert "cannot be told apart" not in few
-    # 0.01 s a step, 1,000 of them for four images; 37 s and 20 s to be ready; 0.1 s for the reference
+    # 0.01 s a step, 1,000 of them for four images; 37 s and 20 s to be ready; 1 s for the reference
     assert "4 images take 11 s with it and 26 s with the other, first calls included" in few
     assert re.search(r"400 images take 5[34]\d s with it and 6[123]\d s with the other", many)
 
@@ -137,8 +137,8 @@ def test_a_machines_answers_are_read_for_its_page_but_not_other_seeds(made_up, t
     for seed in (0, 3):
         tuning = tuned(made_up, seed=seed)
         outputs.write(tuning, folder, tuning.asked.name)
-    (folder / "fashion-mnist_batch-4_lossless-exhaustive.json").write_text("{}")
-    assert len(list(folder.glob("*.json"))) == 3
+    (folder / "fashion-mnist_batch-4_lossless-exhaustive.json.gz").write_text("{}")
+    assert len(list(folder.glob("*.json"))) == 2
     assert [t.asked.workload.seed for t in beside(tmp_path).tunings] == [0]
     (folder / "broken.json").write_text("{")
     found = beside(tmp_path)
@@ -204,6 +204,29 @@ def test_answers_are_held_against_everything(made_up):
     assert "| NO |" in exhaustive.table(bad, everything({QUICK: 0.5}))
     slow = [replace(t, took_s=300.0) for t in tunings]
     assert not any(one.passes for one in exhaustive.check(everything({QUICK: 0.5}), slow))
+
+
+def test_everything_is_kept_compressed_and_read_again_to_be_checked_against(made_up, monkeypatch, tmp_path, capsys):
+    made = everything({QUICK: 0.5, NEXT: 0.6, SLOW: 1.2})
+    monkeypatch.setattr(exhaustive, "measure_all", lambda *_: made)
+    asked = ["tune", "--out", str(tmp_path)]
+
+    def run(*more: str) -> int:
+        arguments = _parser().parse_args([*asked, *more])
+        return arguments.do(arguments)
+
+    assert run("--exhaustive") == 0
+    (kept,) = tmp_path.glob("*/tune/*")
+    assert exhaustive.stored(kept).json() == made.json()
+    for seed in range(5):
+        outputs.write(tuned(made_up, seed=seed), kept.parent, tuned(made_up, seed=seed).asked.name)
+    assert run("--check") == 0
+    written = (kept.parent / "fashion-mnist_batch-4_lossless-check.md").read_text()
+    assert written in capsys.readouterr().out
+    assert written.count("| yes |") == 5
+    kept.write_bytes(kept.read_bytes()[:-20])
+    with pytest.raises(UsageError, match="is not a whole result file"):
+        run("--check")
 
 
 def test_seeds_disagree_unless_the_runner_up_ties(made_up):
