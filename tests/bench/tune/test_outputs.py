@@ -263,6 +263,11 @@ def test_an_answer_that_could_not_be_written_can_be_had_again(made_up, monkeypat
         with pytest.raises(OSError, match="no space left"):
             arguments.do(arguments)
     assert list((tmp_path / "scratch").iterdir())
+    with monkeypatch.context() as stopped:
+        stopped.setattr(command, "tune", lambda *_: replace(tuned(made_up), interrupted=True))
+        assert arguments.do(arguments) == 130
+    assert list((tmp_path / "scratch").iterdir())
+    assert not list(tmp_path.glob("*/tune/*"))
     assert arguments.do(arguments) == 0
     assert not list((tmp_path / "scratch").iterdir())
     assert len(list(tmp_path.glob("*/tune/*"))) == 4
