@@ -140,7 +140,8 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
     """
     workload = job.workload
     rows = [n for n in able if n != REFERENCE and not job.row(n).reason]
-    crew = [Worker({**task, "rows": [REFERENCE, *rows], "seed": rng.getrandbits(48)}, n) for n in numbers]
+    orders = {n: [REFERENCE, *building_order(rows, n, workload.seed)] for n in numbers}
+    crew = [Worker({**task, "rows": orders[n], "seed": rng.getrandbits(48)}, n) for n in numbers]
     try:
         say(f"building the rows in {len(crew)} fresh process{'es' * (len(crew) > 1)}")
         lanes = min(len(crew), os.cpu_count() or 1)
@@ -198,6 +199,16 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
     finally:
         for worker in crew:
             worker.end()
+
+
+def building_order(rows: list[str], process: int, seed: int) -> list[str]:
+    """Rows in an order drawn for each pair of processes, the second of which has it reversed.
+
+    What is built first decides where weights and code come to lie: of two rows that do the same, the one built second
+    was the faster in six of eight processes, by up to 5 %. So each is built before each other in half of the processes.
+    """
+    order = random.Random(f"{seed} {process // 2}").sample(rows, len(rows))
+    return order[::-1] if process % 2 else order
 
 
 def pins(workload: Workload) -> bool:
