@@ -9,6 +9,7 @@ from bench import store
 from bench.contenders import REFERENCE
 from bench.measurement import Measurement, Row
 from bench.run import measure
+from bench.students_t import Interval
 from bench.tune import allowed as may
 from bench.tune.asked import Asked
 from bench.tune.quality import Judge
@@ -47,28 +48,29 @@ class Checked:
 
     seed: int
     choice: str
-    off: float
+    off: Interval
     share: float
     runner_up: str
     tied: bool
 
     @property
     def passes(self) -> bool:
-        return self.off <= WITHIN and self.share <= SHARE
+        return self.off.value <= WITHIN and self.share <= SHARE
 
 
 def check(everything: Measurement, tunings: list[Tuning]) -> list[Checked]:
     """Each tuning's choice by what the exhaustive measurement says of it."""
-    best = min((_cost(everything.row(name)) for name in everything.rows), default=None)
-    if best is None:
+    measured = [row for row in map(everything.row, everything.rows) if row.name == REFERENCE or row.speedup is not None]
+    if not measured:
         raise UsageError("the exhaustive measurement holds no row")
+    best = min(measured, key=_cost)
     found = []
     for tuning in tunings:
         choice = raced(tuning.choice)
         if choice not in everything.rows:
             raise UsageError(f"{tuning.choice!r} is not among the rows that were measured exhaustively")
         found.append(Checked(
-            tuning.asked.workload.seed, tuning.choice, _cost(everything.row(choice)) / best - 1,
+            tuning.asked.workload.seed, tuning.choice, _slower(everything.row(choice), best),
             tuning.took_s / everything.took_s, tuning.runner_up.name if tuning.runner_up else "",
             tuning.tied,
         ))  # fmt: skip
@@ -88,7 +90,7 @@ def table(found: list[Checked], everything: Measurement) -> str:
         "| seed | choice | slower than the best | of the time | runner-up | within 3 % in a fifth |",
         "| ---: | --- | ---: | ---: | --- | --- |",
     ]  # fmt: skip
-    lines += [f"| {c.seed} | {c.choice} | {c.off:.1%} | {c.share:.1%} | {c.runner_up}{' (tied)' * c.tied} | "
+    lines += [f"| {c.seed} | {c.choice} | {_percent(c.off)} | {c.share:.1%} | {c.runner_up}{' (tied)' * c.tied} | "
               f"{'yes' if c.passes else 'NO'} |" for c in found]  # fmt: skip
     agreed = "agree, or name a runner-up that cannot be told from their choice" if agree(found) else "DISAGREE"
     return "\n".join([*lines, "", f"The seeds {agreed}."])
@@ -107,6 +109,16 @@ def stored(path: Path) -> Measurement:
     if not path.exists():
         raise UsageError(f"{path} is not there: `python -m bench tune --exhaustive` measures it")
     return store.load(path)
+
+
+def _slower(row: Row, best: Row) -> Interval:
+    """By how much, by the exhaustive measurement; a row that failed: infinitely."""
+    by = best.ratio_over(row)
+    return Interval(*(math.inf,) * 3) if by is None else Interval(by.value - 1, by.low - 1, by.high - 1)
+
+
+def _percent(off: Interval) -> str:
+    return f"{off.value:.1%}" + (f" [{off.low:.1%}, {off.high:.1%}]" if math.isfinite(off.low) and off.value else "")
 
 
 def _cost(row: Row) -> float:

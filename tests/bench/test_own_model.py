@@ -21,6 +21,7 @@ from bench.workload import Workload, from_json, workload
 from sampler import cpu
 from sampler.errors import UsageError
 from sampler.model_check import Facts
+from sampler.models import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTORIES = ROOT / "tests" / "sampler" / "hostile_models.py"
@@ -158,10 +159,14 @@ HALF = [] if cpu.has_bf16() else ["all-half", "all-half-limited"]  # slower than
 SAME_UNGUIDED = ["batched-cfg", "limited-guidance", "all-equal-steps", "all-half-limited"]
 
 
-def full_table(done: subprocess.CompletedProcess, folder: Path, left_out: list[str], heading: str) -> None:
-    """Exit code 0, and of every row figures in the stored result and on the terminal, or a sentence why not."""
+def full_table(done: subprocess.CompletedProcess, folder: Path, left_out: list[str], heading: str,
+               broken: tuple[str, ...] = ()) -> None:  # fmt: skip
+    """Of every row figures in the stored result and on the terminal, or a sentence why not.
+
+    Exit code 0, unless rows are known to be broken: those are red.
+    """
     said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-5000:]  # every row that is not left out ran
+    assert done.returncode == (1 if broken else 0), said[-5000:]  # every row that is not left out ran
     assert "Traceback" not in said
     assert heading in done.stdout
     result = store.load(store.newest(folder / "results" / "scratch"))
@@ -169,7 +174,7 @@ def full_table(done: subprocess.CompletedProcess, folder: Path, left_out: list[s
     assert not result.interrupted
     rows = [result.row(name) for name in result.rows]
     measured = [row for row in rows if row.status == "ok"]
-    assert {row.name for row in measured} == set(RUN_ON_A_CPU) - set(left_out)
+    assert {row.name for row in measured} == set(RUN_ON_A_CPU) - {*left_out, *broken}
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     for row in rows:
         if row in measured:
@@ -178,6 +183,8 @@ def full_table(done: subprocess.CompletedProcess, folder: Path, left_out: list[s
             assert row.first_call_s
             assert result.of("evidence", row.name)
             assert CONTENDERS[row.name].textbook or row.divergence  # against a float64 run, on the same noise
+        elif row.name in broken:
+            assert (row.status, row.reason) == ("red", "its pictures hold NaN or infinity")
         else:
             assert row.status == "grey"
             assert re.match("needs CUDA|.*without guidance this row is the same as|.*bfloat16", row.reason)
@@ -204,9 +211,9 @@ def test_a_unet_saved_by_diffusers_goes_through_to_a_full_table(tmp_path):
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)
     diffusers.UNet2DModel(
-        sample_size=16, in_channels=1, out_channels=1, block_out_channels=(8, 16), norm_num_groups=4,
-        layers_per_block=1, down_block_types=("DownBlock2D",) * 2, attention_head_dim=8,  # that is of its middle
-        up_block_types=("UpBlock2D",) * 2,
+        sample_size=16, in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4,
+        layers_per_block=1, down_block_types=("DownBlock2D",), attention_head_dim=8,  # that is of its middle
+        up_block_types=("UpBlock2D",),
     ).save_pretrained(tmp_path / "unet")  # fmt: skip
     done = run_bench(tmp_path, "unet")
     full_table(done, tmp_path, HALF + SAME_UNGUIDED, "unet, batch 4, 20 steps, guidance 1")
@@ -222,9 +229,22 @@ def make():
 """
 
 
+def compiled_half_is_nan(model: str) -> bool:
+    """Whether `torch.compile`, called on the network by nobody but this test, makes NaN of it in bfloat16.
+
+    PyTorch 2.13 does on Intel CPUs with AMX, where a convolution's output goes into a concatenation.
+    """
+    network = load_model(model, "cpu").network.to(torch.bfloat16)
+    x, t = torch.randn(4, 1, 16, 16, dtype=torch.bfloat16), torch.full((4,), 50)
+    with torch.inference_mode():
+        assert network(x, t).isfinite().all()
+        return not torch.compile(network, dynamic=False)(x, t).isfinite().all()
+
+
 @pytest.mark.slow
 def test_a_unet_of_denoising_diffusion_pytorch_goes_through_to_a_full_table(tmp_path):
     pytest.importorskip("einops")
     (tmp_path / "theirs.py").write_text(UNET)
     done = run_bench(tmp_path, "theirs.py:make")
-    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "theirs.py:make, batch 4, 20 steps, guidance 1")
+    broken = ("all-half",) if done.returncode == 1 and compiled_half_is_nan(f"{tmp_path / 'theirs.py'}:make") else ()
+    full_table(done, tmp_path, HALF + SAME_UNGUIDED, "theirs.py:make, batch 4, 20 steps, guidance 1", broken)

@@ -9,6 +9,7 @@ import pytest
 from bench.__main__ import _parser
 from bench.report import figures, page
 from bench.report.sources import Beside, beside
+from bench.students_t import Interval
 from bench.tune import answer, command, exhaustive, front, outputs, record
 from bench.tune.asked import Asked
 from bench.tune.quality import SAME, Judged
@@ -200,7 +201,7 @@ def test_answers_are_held_against_everything(made_up):
     assert good[0].share == pytest.approx(0.1)
     bad = exhaustive.check(everything({QUICK: 0.5, NEXT: 0.48, SLOW: 1.2}), tunings)
     assert not bad[0].passes
-    assert bad[0].off == pytest.approx(0.5 / 0.48 - 1)
+    assert bad[0].off.value == pytest.approx(0.5 / 0.48 - 1)
     assert "| NO |" in exhaustive.table(bad, everything({QUICK: 0.5}))
     slow = [replace(t, took_s=300.0) for t in tunings]
     assert not any(one.passes for one in exhaustive.check(everything({QUICK: 0.5}), slow))
@@ -230,7 +231,7 @@ def test_everything_is_kept_compressed_and_read_again_to_be_checked_against(made
 
 
 def test_seeds_disagree_unless_the_runner_up_ties(made_up):
-    tied = exhaustive.Checked(0, QUICK, 0.0, 0.1, NEXT, True)
+    tied = exhaustive.Checked(0, QUICK, Interval(0.0, 0.0, 0.0), 0.1, NEXT, True)
     apart = replace(tied, tied=False)
     other = replace(tied, choice=NEXT, runner_up=QUICK)
     assert exhaustive.agree([apart, apart, apart])
