@@ -97,12 +97,18 @@ def _race_all(tuning: Tuning, contest: Contest, search: Callable[[Standing], Sea
         if not able:
             tuning.left_out |= dict.fromkeys(rows, "no time was left to build it")
             break
+    standing = _standing(tuning, journal)
+    unraced = [row for row in standing.rows if row != REFERENCE and row not in standing.times]
+    tuning.left_out |= dict.fromkeys(unraced, "it was built, but no time was left to race it")
 
 
 def _race(tuning: Tuning, contest: Contest, journal: Journal, until_s: float, say: Say) -> None:
     """Rounds, until every row in the race is dropped, or shown to be as good as the best, or seen often enough."""
     rounds = 0
-    while rounds < MOST_ROUNDS and journal.spent_s < until_s:
+    while rounds < MOST_ROUNDS:
+        # what was built at great cost is raced a little even where that took longer than was foreseen
+        if journal.spent_s >= (until_s if rounds >= LEAST_ROUNDS else tuning.asked.budget_s):
+            break
         standing = _standing(tuning, journal)
         for lost in standing.losers():
             journal.add(lost)
@@ -126,8 +132,11 @@ def _race(tuning: Tuning, contest: Contest, journal: Journal, until_s: float, sa
 
 def _affordable(rows: list[str], journal: Journal, left_s: float, lanes: int) -> list[str]:
     """As many rows, the most promising first, as can be built and raced in what is left."""
-    seen = [e["seconds"] for e in journal.of("first_call") if e.get("compiled_now")]
-    build_s = max(seen, default=BUILD_S)
+    seen: dict[str, list[float]] = {}  # of each row that compiled: by each process, for what is frozen no cache serves
+    for e in journal.of("first_call"):
+        if e.get("compiled_now"):
+            seen.setdefault(e["row"], []).append(e["seconds"])
+    build_s = max((sum(sorted(seconds)[-lanes:]) for seconds in seen.values()), default=BUILD_S)
     found: list[str] = []
     for row in rows:
         made = contender(BY_NAME[row]) if row in BY_NAME else None

@@ -182,6 +182,9 @@ def test_what_is_too_dear_to_build_does_not_keep_out_what_is_cheap():
     rows = ["batched+frozen", "bf16", "channels-last", "native"]
     assert _affordable(rows, journal, 8.0, 2) == ["bf16", "channels-last"]
     assert _affordable(rows, journal, 60.0, 2) == ["batched+frozen", "bf16", "channels-last"]
+    # the second process compiled it too, for no cache serves what is frozen
+    journal.add({"event": "first_call", "row": "frozen", "seconds": 30.0, "compiled_now": True})
+    assert _affordable(rows, journal, 60.0, 2) == ["bf16", "channels-last", "native"]
 
 
 def test_max_on_a_cpu_needs_a_budget():
