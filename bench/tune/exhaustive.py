@@ -51,7 +51,8 @@ class Checked:
     off: Interval
     share: float
     runner_up: str
-    tied: bool
+    tied: bool  # by the pairs in which both were timed
+    overlaps: bool  # the interval of its speed-up and that of the choice's
 
     @property
     def passes(self) -> bool:
@@ -72,15 +73,15 @@ def check(everything: Measurement, tunings: list[Tuning]) -> list[Checked]:
         found.append(Checked(
             tuning.asked.workload.seed, tuning.choice, _slower(everything.row(choice), best),
             tuning.took_s / everything.took_s, tuning.runner_up.name if tuning.runner_up else "",
-            tuning.tied,
+            tuning.tied, _overlaps(tuning),
         ))  # fmt: skip
     return found
 
 
 def agree(found: list[Checked]) -> bool:
-    """Whether all chose the same; who did not must name a runner-up that cannot be told from its choice."""
+    """Whether all chose the same; who did not must name a runner-up whose interval overlaps that of its choice."""
     common, _ = Counter(one.choice for one in found).most_common(1)[0]
-    return all(one.choice == common or one.tied for one in found)
+    return all(one.choice == common or one.overlaps for one in found)
 
 
 def table(found: list[Checked], everything: Measurement) -> str:
@@ -90,9 +91,9 @@ def table(found: list[Checked], everything: Measurement) -> str:
         "| seed | choice | slower than the best | of the time | runner-up | within 3 % in a fifth |",
         "| ---: | --- | ---: | ---: | --- | --- |",
     ]  # fmt: skip
-    lines += [f"| {c.seed} | {c.choice} | {_percent(c.off)} | {c.share:.1%} | {c.runner_up}{' (tied)' * c.tied} | "
+    lines += [f"| {c.seed} | {c.choice} | {_percent(c.off)} | {c.share:.1%} | {c.runner_up}{_near(c)} | "
               f"{'yes' if c.passes else 'NO'} |" for c in found]  # fmt: skip
-    agreed = "agree, or name a runner-up that cannot be told from their choice" if agree(found) else "DISAGREE"
+    agreed = "agree, or name a runner-up whose interval overlaps that of their choice" if agree(found) else "DISAGREE"
     return "\n".join([*lines, "", f"The seeds {agreed}."])
 
 
@@ -109,6 +110,15 @@ def stored(path: Path) -> Measurement:
     if not path.exists():
         raise UsageError(f"{path} is not there: `python -m bench tune --exhaustive` measures it")
     return store.load(path)
+
+
+def _overlaps(tuning: Tuning) -> bool:
+    second = tuning.runner_up
+    return second is not None and second.speedup is not None and tuning.speedup.overlaps(second.speedup)
+
+
+def _near(one: Checked) -> str:
+    return " (tied)" if one.tied else " (intervals overlap)" if one.overlaps else ""
 
 
 def _slower(row: Row, best: Row) -> Interval:

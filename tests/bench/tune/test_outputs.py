@@ -230,13 +230,27 @@ def test_everything_is_kept_compressed_and_read_again_to_be_checked_against(made
         run("--check")
 
 
-def test_seeds_disagree_unless_the_runner_up_ties(made_up):
-    tied = exhaustive.Checked(0, QUICK, Interval(0.0, 0.0, 0.0), 0.1, NEXT, True)
-    apart = replace(tied, tied=False)
-    other = replace(tied, choice=NEXT, runner_up=QUICK)
+def test_seeds_disagree_unless_the_runner_ups_interval_overlaps(made_up):
+    tied = exhaustive.Checked(0, QUICK, Interval(0.0, 0.0, 0.0), 0.1, NEXT, True, True)
+    apart = replace(tied, tied=False, overlaps=False)
+    other = replace(tied, choice=NEXT, runner_up=QUICK, tied=False)
     assert exhaustive.agree([apart, apart, apart])
     assert exhaustive.agree([apart, apart, other])
-    assert not exhaustive.agree([apart, apart, replace(other, tied=False)])
+    assert not exhaustive.agree([apart, apart, replace(other, overlaps=False)])
+
+
+@pytest.mark.parametrize(
+    ("ratios", "near"),
+    [
+        (((0.5, 0.52, 0.48), (0.51, 0.49, 0.52)), " (tied)"),
+        (((0.50, 0.55, 0.45), (0.51, 0.561, 0.459)), " (intervals overlap)"),  # always 2 % slower, in each process
+        (((0.50, 0.505, 0.495), (0.71, 0.70, 0.69)), ""),
+    ],
+)
+def test_how_near_the_runner_up_is(made_up, ratios, near):
+    (found,) = exhaustive.check(everything({QUICK: 0.5, NEXT: 0.6}), [tuned(made_up, ratios=ratios)])
+    assert (found.choice, found.runner_up) == (QUICK, NEXT)
+    assert exhaustive._near(found) == near
 
 
 def test_what_is_missing_is_named(tmp_path):
