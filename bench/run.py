@@ -204,8 +204,9 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
 def building_order(rows: list[str], process: int, seed: int) -> list[str]:
     """Rows in an order drawn for each pair of processes, the second of which has it reversed.
 
-    What is built first decides where weights and code come to lie: of two rows that do the same, the one built second
-    was the faster in six of eight processes, by up to 5 %. So each is built before each other in half of the processes.
+    What is built first may decide where weights and code come to lie. That this is worth anything was not shown (of two
+    rows alike, the one built second was ahead in six of eight processes: chance does that too); but were it, an order
+    that is the same in every process would make it a property of the row, inside no interval.
     """
     order = random.Random(f"{seed} {process // 2}").sample(rows, len(rows))
     return order[::-1] if process % 2 else order

@@ -98,14 +98,14 @@ def dropped(tuning: Tuning) -> list[tuple[str, str]]:
             continue
         value, low, high = event["slower"]
         known = Interval(value, low, high)
-        slower, dearer = f"a step is {_percent(known)} slower", "costs more, its first call included"
+        slower, dearer = f"a step is {percent(known)} slower", "costs more, its first call included"
         found.setdefault(row, f"{slower if low > 0 and math.isfinite(low) else dearer}, against {event['by']}")
     for row, why in tuning.left_out.items():
         found.setdefault(row, why)
     return list(found.items())
 
 
-def _percent(slower: Interval) -> str:
+def percent(slower: Interval) -> str:
     high = f"{slower.high:.1%}" if math.isfinite(slower.high) else "∞"
     return f"{slower.value:.1%} [{slower.low:.1%}, {high}]"
 

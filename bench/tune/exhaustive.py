@@ -11,6 +11,7 @@ from bench.measurement import Measurement, Row
 from bench.run import measure
 from bench.students_t import Interval
 from bench.tune import allowed as may
+from bench.tune.answer import percent
 from bench.tune.asked import Asked
 from bench.tune.quality import Judge
 from bench.tune.record import Tuning, load, raced
@@ -79,9 +80,9 @@ def check(everything: Measurement, tunings: list[Tuning]) -> list[Checked]:
 
 
 def agree(found: list[Checked]) -> bool:
-    """Whether all chose the same; who did not must name a runner-up whose interval overlaps that of its choice."""
+    """Whether all chose the same; who did not must name a runner-up as good: tied, or of an interval that overlaps."""
     common, _ = Counter(one.choice for one in found).most_common(1)[0]
-    return all(one.choice == common or one.overlaps for one in found)
+    return all(one.choice == common or one.tied or one.overlaps for one in found)
 
 
 def table(found: list[Checked], everything: Measurement) -> str:
@@ -91,7 +92,7 @@ def table(found: list[Checked], everything: Measurement) -> str:
         "| seed | choice | slower than the best | of the time | runner-up | within 3 % in a fifth |",
         "| ---: | --- | ---: | ---: | --- | --- |",
     ]  # fmt: skip
-    lines += [f"| {c.seed} | {c.choice} | {_percent(c.off)} | {c.share:.1%} | {c.runner_up}{_near(c)} | "
+    lines += [f"| {c.seed} | {c.choice} | {percent(c.off)} | {c.share:.1%} | {c.runner_up}{_near(c)} | "
               f"{'yes' if c.passes else 'NO'} |" for c in found]  # fmt: skip
     agreed = "agree, or name a runner-up whose interval overlaps that of their choice" if agree(found) else "DISAGREE"
     return "\n".join([*lines, "", f"The seeds {agreed}."])
@@ -125,10 +126,6 @@ def _slower(row: Row, best: Row) -> Interval:
     """By how much, by the exhaustive measurement; a row that failed: infinitely."""
     by = best.ratio_over(row)
     return Interval(*(math.inf,) * 3) if by is None else Interval(by.value - 1, by.low - 1, by.high - 1)
-
-
-def _percent(off: Interval) -> str:
-    return f"{off.value:.1%}" + (f" [{off.low:.1%}, {off.high:.1%}]" if math.isfinite(off.low) and off.value else "")
 
 
 def _cost(row: Row) -> float:

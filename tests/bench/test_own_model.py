@@ -232,7 +232,7 @@ def make():
 def compiled_half_is_nan(model: str) -> bool:
     """Whether `torch.compile`, called on the network by nobody but this test, makes NaN of it in bfloat16.
 
-    PyTorch 2.13 does on Intel CPUs with AMX, where a convolution's output goes into a concatenation.
+    PyTorch 2.13 did on an Intel Xeon with AMX, where a convolution's output goes into a concatenation.
     """
     network = load_model(model, "cpu").network.to(torch.bfloat16)
     x, t = torch.randn(4, 1, 16, 16, dtype=torch.bfloat16), torch.full((4,), 50)

@@ -236,6 +236,7 @@ def test_seeds_disagree_unless_the_runner_ups_interval_overlaps(made_up):
     other = replace(tied, choice=NEXT, runner_up=QUICK, tied=False)
     assert exhaustive.agree([apart, apart, apart])
     assert exhaustive.agree([apart, apart, other])
+    assert exhaustive.agree([apart, apart, replace(other, tied=True, overlaps=False)])
     assert not exhaustive.agree([apart, apart, replace(other, overlaps=False)])
 
 

@@ -50,7 +50,7 @@ def test_pasted_code_draws_the_same_samples(name):
 
 
 def of_every_layer() -> Model:
-    """A U-Net of one resolution: all that the shipped one has a compiler for, in a third of the time."""
+    """A U-Net of one resolution: the shipped one's layers, and two thirds of its time to compile."""
     torch.manual_seed(0)
     network = UNet(UNetConfig(image_size=16, widths=(16,), attention=(0,)))
     for weight in network.parameters():  # some are zero when a training begins
