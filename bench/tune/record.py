@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,24 @@ class Tuning:
         return Standing(tuple(self.events), self.asked.workload.steps, self.asked.batches, self.space)
 
     @cached_property
+    def timed(self) -> Measurement | None:
+        """The finals with what the race timed of the same rows; processes of the race are numbered after the finals'.
+
+        Four processes of one minute agree with each other more than they do with those of another minute: of two rows
+        alike, one was 6 % ahead in all four of the finals and level in the race, some minutes before. So every process
+        in which a row was timed counts as one. The race's are also those by which finalists were picked, which flatters
+        them by less than their spread. A row on a shorter path was raced on another: the finals alone count.
+        """
+        if self.finals is None:
+            return None
+        job = replace(self.finals, events=[*self.finals.events])
+        after = 1 + max((e["process"] for e in job.of("pair")), default=-1)
+        finalists = [name for name in job.rows if raced(name) == name]
+        job.events += [{**e, "process": after + e["process"]} for e in self.events
+                       if e["event"] == "pair" and e["row"] in finalists]  # fmt: skip
+        return job
+
+    @cached_property
     def confirmed(self) -> bool:
         """Whether the finals were timed to their end in fresh processes."""
         return bool(self.ordered) and not self.interrupted
@@ -63,11 +81,11 @@ class Tuning:
     @cached_property
     def ordered(self) -> list[Row]:
         """The finalists that were timed and did not fail, and the reference; the cheapest first."""
-        if self.finals is None:
+        if self.finals is None or self.timed is None:
             return []
-        rows = [self.finals.row(name) for name in self.finalists if name not in self.rejected]
-        timed = [row for row in rows if row.status == "ok" and row.speedup is not None]
-        return sorted([*timed, self.finals.row(REFERENCE)], key=self.total_s) if timed else []
+        done = [name for name in self.finalists if name not in self.rejected and self.finals.of("pair", name)]
+        rows = [row for row in map(self.timed.row, done) if row.status == "ok" and row.speedup is not None]
+        return sorted([*rows, self.timed.row(REFERENCE)], key=self.total_s) if rows else []
 
     @cached_property
     def choice(self) -> str:
@@ -75,9 +93,9 @@ class Tuning:
 
         The reference, where nothing is shown to be faster.
         """
-        if self.ordered and self.finals is not None:
+        if self.ordered and self.timed is not None:
             before = itertools.takewhile(lambda row: row.name != REFERENCE, self.ordered)
-            reference_s = self.total_s(self.finals.row(REFERENCE))
+            reference_s = self.total_s(self.timed.row(REFERENCE))
             return next((row.name for row in before if self.total_s(row, _low(row)) < reference_s), REFERENCE)
         possible = [row for row in self.standing.alive if row in self.standing.times and row not in self.rejected
                     and (row not in self.judged or self.judged[row].passes) and self._lossless(row)]  # fmt: skip
@@ -92,12 +110,12 @@ class Tuning:
 
     @cached_property
     def row(self) -> Row | None:
-        """The choice as the finals measured it."""
-        return self.finals.row(self.choice) if self.finals is not None and self.ordered else None
+        """The choice as the finals and the race measured it."""
+        return self.timed.row(self.choice) if self.timed is not None and self.ordered else None
 
     @cached_property
     def speedup(self) -> Interval:
-        """Of a whole run over the reference: of the finals, else of the race."""
+        """Of a whole run over the reference: of finals and race together (see `timed`), else of the race."""
         if self.row is not None and self.row.speedup is not None:
             return self.row.speedup
         return Interval(1.0, 1.0, 1.0) if self.choice == REFERENCE else self.standing.speedup(self.choice)
@@ -146,8 +164,8 @@ class Tuning:
 
     def break_even_of(self, row: Row) -> float | None:
         """`break_even` of any row of the finals."""
-        assert self.finals is not None
-        reference = self.finals.row(REFERENCE)
+        assert self.timed is not None
+        reference = self.timed.row(REFERENCE)
         start, usual = self.start(row), self.start(reference)
         mine, theirs = Cost(row).image_s, Cost(reference).image_s
         if mine is None or theirs is None or start is None or usual is None:
@@ -164,8 +182,8 @@ class Tuning:
         """What a batch costs, its part of the first call too where an end of them is known; speed: if not its own."""
         if speed is None:
             speed = 1.0 if row.name == REFERENCE or row.speedup is None else row.speedup.value
-        assert self.finals is not None
-        whole_s = (self.finals.row(REFERENCE).step_ms or math.nan) / 1e3 * self.asked.workload.steps
+        assert self.timed is not None
+        whole_s = (self.timed.row(REFERENCE).step_ms or math.nan) / 1e3 * self.asked.workload.steps
         start = self.start(row)
         return whole_s / speed + (start[0] / self.asked.batches if self.asked.batches and start else 0.0)
 
