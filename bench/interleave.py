@@ -1,17 +1,20 @@
 """Arms that can be timed in thin slices, and the pairing of slices: back to back, in an order drawn by a coin.
 
-A slice is two steps that are not timed (they warm the caches after the other arm; with one, a fast row still
-measured 1-2 % slower than in long runs) and then one or a few timed ones, spread evenly over the arm's whole
-trajectory from a random offset. The noise of a pair hardly depends on how long its
-slices are, so thin slices, and many, are best; a row whose steps cost differently (limited guidance) needs enough
-of them to be sampled in true proportion.
+A slice is a few steps that are not timed and then one or a few timed ones, spread evenly over the arm's whole
+trajectory from a random offset. The untimed ones warm the caches after the other arm: two, and on a CPU as many as fill
+`WARM_S`, for after two a step of 4 ms still measured 4 % slower than in long runs, after eight it did not. The noise of
+a pair hardly depends on how long its slices are, so thin slices, and many, are best. A row whose steps are of two kinds
+(limited guidance) needs enough of them to be sampled in true proportion, and takes those of a kind together, each kind
+after untimed steps of its own: a whole run changes kinds twice, not at every other step.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -26,7 +29,8 @@ from sampler.noise import GeneratorNoise, Noise, PhiloxNoise
 from sampler.trajectory import Trajectory
 from sampler.variants import Sampler, Variant, build, run
 
-WARM_STEPS = 2  # of a slice, untimed
+WARM_STEPS, MOST_WARM_STEPS = 2, 8  # of a slice (of each kind of its steps), untimed
+WARM_S = 0.02  # which they fill on a CPU, where so many do
 PROPORTION_STEPS = 5  # of any five evenly spread steps, limited guidance (40 % of the path) guides exactly two
 PROBE_STEPS = 20  # length of the path on which a row is compared with the reference on the same noise
 
@@ -50,6 +54,11 @@ class Arm:
     sampler: Sampler
     slice_steps: int = 1
     tally: Tally | None = None  # counts what its steps do
+    warm_steps: int = WARM_STEPS
+
+    def warm_for(self, step_s: float) -> None:
+        """Take as many untimed steps as a step of this length asks for on a CPU."""
+        self.warm_steps = min(MOST_WARM_STEPS, max(WARM_STEPS, math.ceil(WARM_S / step_s)))
 
     @cached_property
     def loop(self) -> Advance | None:
@@ -107,17 +116,25 @@ class Arm:
         k = min(self.slice_steps, self.steps)
         offset = rng.random() * self.steps / k
         positions = [min(self.steps - 1, int(offset + i * self.steps / k)) for i in range(k)]
+        taken: list[int] = []
+        starts, ends = set[int](), set[int]()  # the steps after which a timed stretch begins and is over
+        for _, kind in groupby(sorted(positions, key=self.guided.__getitem__), key=self.guided.__getitem__):
+            stretch = list(kind)
+            taken += stretch[:1] * self.warm_steps
+            starts.add(len(taken) - 1)
+            taken += stretch
+            ends.add(len(taken) - 1)
         marks = []
 
         def mark(i: int, _: Tensor) -> None:
             if i == 0:
                 peek()
-            if i in (WARM_STEPS - 1, WARM_STEPS - 1 + k):
+            if i in starts or i in ends:
                 marks.append(clock.mark())
 
-        self.advance(x, positions[:1] * WARM_STEPS + positions, noise, mark)
-        reading = clock.between(*marks)
-        return reading.decisive_s / k, reading.wall_s / k
+        self.advance(x, taken, noise, mark)
+        readings = [clock.between(*stretch) for stretch in zip(marks[::2], marks[1::2], strict=True)]
+        return sum(r.decisive_s for r in readings) / k, sum(r.wall_s for r in readings) / k
 
     @property
     def probe_path(self) -> Trajectory:
@@ -172,7 +189,7 @@ class Stage:
         at_once = getattr(self.built[name].guided, "steps", 1)
         return Arm(
             contender, self.model, self.condition, self.guidance, timesteps, trajectory, self.built[name],
-            max(self.workload.slice_steps, at_once, 1 if everywhere else PROPORTION_STEPS), self.tally,
+            max(self.workload.slice_steps, at_once * (1 if everywhere else PROPORTION_STEPS)), self.tally,
         )  # fmt: skip
 
     def _like(self, variant: Variant) -> Sampler | None:

@@ -12,6 +12,7 @@ import random
 import sys
 import threading
 import time
+from statistics import fmean
 
 import torch
 
@@ -51,7 +52,7 @@ class Work:
         self.clock = clock_for(self.workload.device)
         self.telemetry = telemetry_for(model.device)
         self.noises: dict = {}
-        self.step_s: dict[str, float] = {}  # wall seconds of each row's last timed step
+        self.step_s: dict[str, list[float]] = {}  # wall seconds of each row's timed steps
         self.rounds = 0
         self.wholes: WholeRuns | None = None
 
@@ -104,7 +105,8 @@ class Work:
                     self.fault(name, error)
                     names.remove(name)
                     continue
-                self.step_s.update({REFERENCE: pair["reference_wall_s"], name: pair["row_wall_s"]})
+                self.step_s.setdefault(REFERENCE, []).append(pair["reference_wall_s"])
+                self.step_s.setdefault(name, []).append(pair["row_wall_s"])
                 around = self.telemetry.between(before, self.telemetry.sample(), time.perf_counter() - began)
                 self.emit(event="pair", row=name, round=self.rounds, **pair, **around)
             self.rounds += 1
@@ -124,6 +126,8 @@ class Work:
         self.tally.forget(name)  # a first call may still have captured or compiled
         if seconds > SLOW_STEP_S and arm.contender.variant.guided_between == (0.0, 1.0):
             arm.slice_steps = 1
+        if not self.stage.x.is_cuda:
+            arm.warm_for(seconds)
         return True
 
     def _testify(self) -> None:
@@ -152,7 +156,8 @@ class Work:
     def whole(self, seconds: float, until: float) -> None:
         """Whole runs of as many rows as fit the time, gone on with until this share of them is done."""
         if self.wholes is None:
-            self.wholes = WholeRuns(self.stage, self.arms, self.step_s, seconds, self.rng)
+            step_s = {name: fmean(seconds) for name, seconds in self.step_s.items()}
+            self.wholes = WholeRuns(self.stage, self.arms, step_s, seconds, self.rng)
         self.wholes.advance(until, self.clock, self.emit, self.telemetry)
         self._testify()
 

@@ -118,6 +118,17 @@ def test_a_slice_is_looked_at_while_it_warms_up_and_not_while_it_is_timed() -> N
     assert (pair["reference_s"], pair["row_s"]) == (1, 1)
 
 
+@pytest.mark.parametrize(("step_s", "warm_steps"), [(0.3, 2), (0.01, 2), (0.0099, 3), (0.004, 5), (1e-4, 8)])
+def test_a_short_step_is_warmed_up_for_more_often(step_s: float, warm_steps: int) -> None:
+    clock = Clock()
+    stage = stage_on(clock, classes=0)
+    arm = stage.arm(Contender("one", "planted", Variant("one")))
+    arm.warm_for(step_s)
+    began = clock.now
+    assert arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(0)) == (1, 3)
+    assert clock.now - began == warm_steps + 1
+
+
 @pytest.mark.parametrize("textbook", ["", "ddpm", "strided"])
 def test_every_loop_is_sliced_alike(textbook: str) -> None:
     clock = Clock()
@@ -140,6 +151,24 @@ def test_slices_of_limited_guidance_hold_its_exact_share_of_guided_steps() -> No
     guided = [LIMITED[0] <= t / 1000 < LIMITED[1] for t in arm.timesteps]
     assert sum(guided) == 400
     for seed in range(300):  # a guided step calls the network twice: 2 of 5 guided make 7 calls
+        assert arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(seed))[0] == Fraction(7, 5)
+
+
+def test_what_a_change_between_kinds_of_steps_costs_is_in_no_slice() -> None:
+    """A whole run changes twice in a thousand steps; a slice of five that paid for it would show the row too slow."""
+    clock = Clock()
+    stage = stage_on(clock)
+
+    def runtime(step):
+        def walk(x, leg, after):
+            clock.now += 100  # caches are cold after the other kind
+            return one_by_one(step)(x, leg, after)
+
+        return walk
+
+    way = Variant("limited", guided_between=LIMITED, runtime=runtime)
+    arm = stage.arm(Contender("limited", "planted", way))
+    for seed in range(50):
         assert arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(seed))[0] == Fraction(7, 5)
 
 
@@ -216,6 +245,19 @@ def test_after_the_first_call_nothing_is_left_to_capture() -> None:
     assert len(tapes) == 2
     arm.advance(stage.x, list(range(23)), PhiloxNoise(1, range(2)))
     assert len(tapes) == 2
+
+
+def test_where_guidance_is_limited_each_kind_of_step_is_timed_by_whole_graphs_too() -> None:
+    clock = Clock()
+    stage = stage_on(clock, slice_steps=1)
+    stage.model.network.forward = lambda x, t, condition: torch.zeros_like(x)
+    way = Variant("five", update=drawn_update, guided_between=LIMITED,
+                  runtime=lambda step: Graphed(step, 5, taped_capture([])))  # fmt: skip
+    arm = stage.arm(Contender("five", "planted", way))
+    arm.time_slice(stage.x, PhiloxNoise(1, range(2)), clock, random.Random(0))
+    assert arm.slice_steps == 25
+    assert arm.sampler.guided.replays == WARM_STEPS + 2  # ten of the 25 are guided: two graphs
+    assert arm.sampler.conditional.replays == WARM_STEPS + 3
 
 
 @pytest.mark.parametrize(("between", "walks"), [((0.0, 1.0), [3, 0]), (LIMITED, [3, 3])])
