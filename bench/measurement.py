@@ -5,6 +5,7 @@ gives one midmean of ln(contender / reference) over its pairs, and the interval 
 """
 
 import math
+from bisect import bisect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -284,13 +285,18 @@ class Row:
         return median(self.step_s) * 1e3 if self.step_s else None
 
     @cached_property
+    def whole_runs(self) -> list[list[dict[str, Any]]]:
+        """The parts of each whole run of which every step was timed, with their place among the parts of all rows."""
+        runs: dict[int, list[dict[str, Any]]] = {}
+        for i, segment in enumerate(self.measurement.of("segment")):
+            if segment["row"] == self.name:
+                runs.setdefault(segment.get("run", 0), []).append({**segment, "place": i})
+        return [run for run in runs.values() if sum(s["steps"] for s in run) == self.steps]
+
+    @cached_property
     def whole_run_timed_s(self) -> float | None:
         """Mean seconds of the whole runs of which every step was timed; None where there was none."""
-        runs: dict[int, list[dict[str, Any]]] = {}
-        for segment in self.measurement.of("segment", self.name):
-            runs.setdefault(segment.get("run", 0), []).append(segment)
-        complete = [run for run in runs.values() if sum(s["steps"] for s in run) == self.steps]
-        return fmean(sum(s["seconds"] for s in run) for run in complete) if complete else None
+        return fmean(sum(s["seconds"] for s in run) for run in self.whole_runs) if self.whole_runs else None
 
     @property
     def whole_run_s(self) -> float | None:
@@ -300,12 +306,31 @@ class Row:
         return None if self.step_ms is None else self.step_ms * self.steps / 1e3
 
     @cached_property
+    def whole_speedup(self) -> float | None:
+        """How many times faster than the reference by whole runs, where both were timed.
+
+        The two take turns, part by part, and each part of this row counts against the reference's parts before and
+        after it: on a shared machine, in which steps may take twice as long for some seconds, the few parts of a short
+        run meet such seconds more or less often than the reference's do.
+        """
+        reference = self.measurement.row(REFERENCE)
+        mine = [part for run in self.whole_runs for part in run]
+        if not mine or not reference.whole_runs:
+            return None
+        parts = self.measurement.of("segment")
+        theirs = [(i, part["seconds"] / part["steps"]) for i, part in enumerate(parts) if part["row"] == REFERENCE]
+        reference_s = 0.0
+        for part in mine:
+            after = bisect(theirs, (part["place"], math.inf))
+            reference_s += part["steps"] * fmean(s for _, s in theirs[max(0, after - 1) : after + 1])
+        return reference_s / sum(part["seconds"] for part in mine) * reference.steps / self.steps
+
+    @cached_property
     def slices_against_whole(self) -> float | None:
         """(Speed-up by slices) / (speed-up by whole runs) - 1, where both were timed."""
-        reference = self.measurement.row(REFERENCE).whole_run_timed_s
-        if self.speedup is None or reference is None or self.whole_run_timed_s is None:
+        if self.speedup is None or self.whole_speedup is None:
             return None
-        return self.speedup.value / (reference / self.whole_run_timed_s) - 1
+        return self.speedup.value / self.whole_speedup - 1
 
     @property
     def images_per_s(self) -> float | None:

@@ -23,7 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "guidance": {"type": float, "help": "classifier-free guidance scale (default: 3; 1, none, without labels)"},
     "budget": {"type": float, "metavar": "SECONDS",
                "help": "seconds for everything that is timed: pairs, other batch sizes, whole runs (default: "
-                       f"{Workload.budget_s:g}, or the preset's)"},
+                       f"{Workload.budget_s:g}, or the preset's; quick: up to a third less where building takes long)"},
 }  # fmt: skip
 
 # for every command that keeps results: `arguments.out or store.home(workload)`

@@ -22,6 +22,7 @@ from bench.workload import Workload
 from sampler.errors import UsageError, unknown
 
 AXIS_ROWS, AXIS_SLICES = (REFERENCE, "batched-cfg"), 5
+LEAST_SHARE = 2 / 3  # of the budget, that building leaves
 FIRST_TURNS = 2  # turns in which every row is timed, before only the undecided are
 
 
@@ -143,12 +144,14 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
     orders = {n: [REFERENCE, *building_order(rows, n, workload.seed)] for n in numbers}
     crew = [Worker({**task, "rows": orders[n], "seed": rng.getrandbits(48)}, n) for n in numbers]
     try:
+        start_s = time.monotonic()
         say(f"building the rows in {len(crew)} fresh process{'es' * (len(crew) > 1)}")
         lanes = min(len(crew), os.cpu_count() or 1)
         for worker, event in in_lanes(crew, {"do": "build"}, lanes, pins(workload)):
             if event["event"] != "first_call":  # those of the preparation count: these come from its caches
                 _take(job, event, worker.number, say, f"building, process {worker.number + 1}")
         began = time.monotonic()
+        budget_s = left_by_building(budget_s, began - start_s, workload, len(crew))
         wholes_here = last and workload.whole_share > 0
         whole_s, spent_on_whole_s = budget_s * workload.whole_share if wholes_here else 0.0, 0.0
 
@@ -199,6 +202,14 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
     finally:
         for worker in crew:
             worker.end()
+
+
+def left_by_building(budget_s: float, built_s: float, workload: Workload, processes: int) -> float:
+    """The budget of a group of processes whose building took so long: less, where the preset says what it may take."""
+    if workload.building_s is None:
+        return budget_s
+    over_s = built_s - workload.building_s * processes / workload.processes
+    return max(LEAST_SHARE * budget_s, budget_s - max(0.0, over_s))
 
 
 def building_order(rows: list[str], process: int, seed: int) -> list[str]:

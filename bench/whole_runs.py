@@ -1,6 +1,7 @@
 """Whole runs, timed step for step, and the pictures they end in: what the slices are held against."""
 
 import base64
+import math
 import random
 from typing import Any
 
@@ -15,46 +16,55 @@ from sampler.generate import to_unit
 TELLING = ("all-lossless", "all-lossless-cuda", "all-together", "all-together-cuda", "ddim", "strided",
            "textbook-strided", "all-equal-steps", "all-equal-steps-cuda", TEXTBOOK)  # fmt: skip
 PART_S = 0.15  # a run is taken in parts of about this length, in turn with every other row's: neighbours stay longer
-REPEAT_S = 5.0  # a run shorter than this is taken more than once, within these seconds
+REPEAT_S = 3.0  # a run shorter than this is taken more than once, within these seconds
 MOST_RUNS = 10
-REFERENCE_RUNS = 2  # where they fit: what disturbs the one run of the reference moves the ratio of every row
 
 
 def affordable(cost_s: dict[str, float], seconds: float) -> dict[str, int]:
     """The rows to run whole in the time, and how often each.
 
-    The reference first (without it the others have no ratio), then the telling, then the rest, the cheapest first.
+    The telling first, then the rest, the cheapest first; and the reference as often as all others together take time,
+    for its parts lie between theirs (without it, they have no ratio).
     """
 
-    def key(name: str) -> tuple[bool, bool, float]:
-        return name != REFERENCE, name not in TELLING, cost_s[name]
+    def key(name: str) -> tuple[bool, float]:
+        return name not in TELLING, cost_s[name]
 
-    chosen = {}
-    for name in sorted(cost_s, key=key):
+    def reference_runs(others_s: float) -> int:
+        return max(1, math.ceil(others_s / cost_s[REFERENCE]))
+
+    if REFERENCE not in cost_s or cost_s[REFERENCE] > seconds:
+        return {}
+    chosen, others_s = dict[str, int](), 0.0
+    for name in sorted(cost_s.keys() - {REFERENCE}, key=key):
         runs = max(1, min(MOST_RUNS, int(REPEAT_S / cost_s[name])))
-        if name == REFERENCE and REFERENCE_RUNS * cost_s[name] <= seconds:
-            runs = max(runs, REFERENCE_RUNS)
-        if runs * cost_s[name] <= seconds:
-            chosen[name] = runs
-            seconds -= runs * cost_s[name]
-    return chosen
+        with_it_s = others_s + runs * cost_s[name]
+        if with_it_s + reference_runs(with_it_s) * cost_s[REFERENCE] <= seconds:
+            chosen[name], others_s = runs, with_it_s
+    return {REFERENCE: reference_runs(others_s), **chosen}
 
 
 def schedule(runs: dict[str, int], cost_s: dict[str, float], rng: random.Random) -> list[tuple[str, int, int, int]]:
     """In which order to take the parts: (row, run, part, parts of a run), each row's spread over the whole time.
 
-    cost_s: wall seconds of a whole run of each row.
+    The reference's lie evenly between those of the others. cost_s: wall seconds of a whole run of each row.
     """
-    order = []
+    places: dict[str, list[tuple[float, str, int, int, int]]] = {}
     for name, count in runs.items():
         parts = max(1, round(cost_s[name] / PART_S))
-        for i in range(count * parts):
-            order.append(((i + rng.random()) / (count * parts), name, *divmod(i, parts), parts))
-    return [one[1:] for one in sorted(order)]
+        many = count * parts
+        places[name] = [((i + rng.random()) / many, name, *divmod(i, parts), parts) for i in range(many)]
+    between = [one[1:] for one in places.pop(REFERENCE, [])]
+    others = sorted(one for of_row in places.values() for one in of_row)
+    order = [(i + 0.5, one[1:]) for i, one in enumerate(others)]
+    order += [(i * len(others) / max(1, len(between) - 1), one) for i, one in enumerate(between)]
+    return [one for _, one in sorted(order, key=lambda placed: placed[0])]
 
 
 class WholeRuns:
-    """Every step of the affordable rows, in parts taken in turn, so that drift falls on all rows alike.
+    """Every step of the affordable rows, in parts taken in turn, the reference's between the others'.
+
+    So drift falls on all rows alike, and each part has one of the reference's before and after it to be held against.
 
     step_s: wall seconds of a step of each row, from which the cost of its whole run is foreseen; seconds: for all.
     """

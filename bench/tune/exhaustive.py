@@ -34,7 +34,7 @@ def measure_all(asked: Asked, results: Path, say, command: str) -> Measurement:
     """Each inspected in a process of its own and timed in fresh ones; nothing is dropped, every pair is taken."""
     names = rows(asked, results)
     job = replace(asked.workload, target_half_width=HALF_WIDTH, max_turns=MOST_TURNS, whole_share=0.0, batch_axis=(),
-                  quality_s=0.0, budget_s=asked.budget_s)  # fmt: skip
+                  quality_s=0.0, budget_s=asked.budget_s, building_s=None)  # fmt: skip
     return measure(job, [REFERENCE, *names], say, command, asked.plant)
 
 

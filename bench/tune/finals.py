@@ -63,7 +63,8 @@ class Finals:
         self.asked, self.journal, self.judge, self.say = asked, journal, judge, say
         self.known: dict[str, Contender] = {**CONTENDERS, **{c.name: c for c in planted(asked.plant)}}
         # a whole run is part of the inspection
-        workload = replace(asked.workload, processes=PROCESSES, whole_share=0.0, batch_axis=(), quality_s=0.0)
+        workload = replace(asked.workload, processes=PROCESSES, building_s=None, whole_share=0.0, batch_axis=(),
+                           quality_s=0.0)  # fmt: skip
         self.job: Measurement = started(workload, command)
         self.judged: dict[str, Judged] = {}
         kept = [e for e in journal.of("rejected") if not e.get("for_time")]  # there may be more time now

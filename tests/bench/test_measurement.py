@@ -78,6 +78,33 @@ def test_slices_against_whole() -> None:
     assert two_rows("ddim", 50, {0: [1.0]}, *whole[:4]).slices_against_whole is None
 
 
+def test_a_slow_minute_falls_on_both_sides_of_the_whole_runs() -> None:
+    """All of the short run and a tenth of the reference's are taken while everything lasts twice as long."""
+    parts = {i: part for i, part in enumerate(segments("reference", 1000, 10.0, 10))}
+    slow = [{**parts[3], "seconds": 2.0}, *segments("ddim", 50, 1.0, 1), {**parts[4], "seconds": 2.0}]
+    order = [*[parts[i] for i in range(3)], *slow, *[parts[i] for i in range(5, 10)]]
+    row = two_rows("ddim", 50, {0: [1.0], 1: [1.0]}, *order)
+    assert row.whole_run_timed_s == 1.0  # as it was
+    assert row.whole_speedup == pytest.approx(20 * 2 / 2)
+    assert row.slices_against_whole == pytest.approx(0)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_part_at_either_end_has_one_neighbour(first: bool) -> None:
+    one = segments("ddim", 50, 0.5, 1)
+    theirs = [
+        {**part, "seconds": s} for part, s in zip(segments("reference", 1000, 10.0, 4), (2, 3, 3, 4), strict=True)
+    ]
+    row = two_rows("ddim", 50, {0: [1.0], 1: [1.0]}, *(one + theirs if first else theirs + one))
+    assert row.whole_speedup == pytest.approx((2 if first else 4) / 250 / 0.01 * 20)
+
+
+def test_a_run_cut_short_says_nothing_of_the_slices() -> None:
+    whole = segments("reference", 1000, 10.0)
+    cut = [*segments("ddim", 50, 0.5, 5), *segments("ddim", 50, 9.0, 5, run=1)[:-1]]
+    assert two_rows("ddim", 50, {0: [1.0], 1: [1.0]}, *whole, *cut).whole_speedup == pytest.approx(20)
+
+
 FAULTS = {
     "too far off": [probe("batched-cfg", HALF_GREY_LEVEL * 1.01)],
     "NaN": [probe("batched-cfg", math.nan)],

@@ -12,7 +12,7 @@ from bench.options import from_options
 from bench.tune import paste
 from bench.tune.asked import Asked
 from bench.tune.space import BY_NAME, CONTENDERS, contender
-from bench.workload import Workload
+from bench.workload import Workload, workload
 from sampler import GeneratorNoise, Model, Variant, linear
 from sampler.unet import UNet, UNetConfig
 from sampler.variants import build, run
@@ -108,7 +108,7 @@ def test_without_guidance_the_network_is_called_once_a_step(name):
 
 @pytest.mark.parametrize("name", ["reference", "batched+frozen"])
 def test_the_command_that_measures_again_is_understood_and_means_the_same_job(name):
-    job = Workload(batch=3, steps=500, guidance=2.5)
+    job = workload("quick", batch=3, steps=500, guidance=2.5)
     _, _, _, *given = shlex.split(paste.measured_again(Asked(job), name))
     parsed = _parser().parse_args(given)
     assert from_options(parsed) == job
