@@ -6,6 +6,7 @@ asks the driver's management library, which leaves a fork able to use it. Orders
 {"row": name, "looks": [methods of Inspection]}.
 """
 
+import gc
 import json
 import os
 import select
@@ -30,6 +31,7 @@ def main(task_json: str) -> None:
     if task.get("compiles"):
         import torch._dynamo
         import torch._inductor.compile_fx  # noqa: F401  seconds, once for all
+    gc.freeze()  # no collection in a child need look at what was imported
     while line := sys.stdin.readline():
         order = json.loads(line)
         child = os.fork()

@@ -64,7 +64,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "batch_axis": (1, 4),
     },
     # the default: intervals within ±3 %, and six minutes in all where compilers' caches are filled
-    "quick": {"building_s": 75.0},
+    "quick": {"building_s": 82.0, "whole_share": 0.3},
     # for `make gpu`, whose nine minutes also hold the tests: fewer processes, one batch size
     "gpu": {"processes": 3, "rounds": 6, "max_turns": 4, "batch": 16, "batch_axis": (16,)},
     # every whole run, more pairs, the pictures judged

@@ -128,12 +128,12 @@ def test_a_worker_ends_when_its_parent_does() -> None:
 def test_a_preset_gives_way_where_building_takes_long_and_who_asks_for_seconds_gets_them() -> None:
     quick, asked = workload("quick"), workload("quick", budget_s=145.0)
     assert quick.budget_s == asked.budget_s == 145
-    assert left_by_building(145.0, 75.0, quick, 4) == 145
-    assert left_by_building(145.0, 95.0, quick, 4) == 125
+    assert left_by_building(145.0, 82.0, quick, 4) == 145
+    assert left_by_building(145.0, 102.0, quick, 4) == 125
     assert left_by_building(145.0, 1000.0, quick, 4) == pytest.approx(145 * 2 / 3)
     assert left_by_building(145.0, 1000.0, asked, 4) == 145
     # a device's processes are built and timed one after another, each with its share
-    assert left_by_building(36.0, 20.0, quick, 1) == pytest.approx(36 - (20 - 75 / 4))
+    assert left_by_building(36.0, 22.0, quick, 1) == pytest.approx(36 - (22 - 82 / 4))
 
 
 @pytest.mark.parametrize("rows", [["reference"], []])
