@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,9 +56,10 @@ class Arm:
     slice_steps: int = 1
     tally: Tally | None = None  # counts what its steps do
     warm_steps: int = WARM_STEPS
+    at_once: int = 1  # steps that its walk takes at once, after what is left over: a graph over five
 
     def warm_for(self, step_s: float) -> None:
-        """Take as many untimed steps as a step of this length asks for on a CPU."""
+        """Take as many untimed steps as a step of so many wall seconds asks for on a CPU."""
         self.warm_steps = min(MOST_WARM_STEPS, max(WARM_STEPS, math.ceil(WARM_S / step_s)))
 
     @cached_property
@@ -117,24 +119,29 @@ class Arm:
         offset = rng.random() * self.steps / k
         positions = [min(self.steps - 1, int(offset + i * self.steps / k)) for i in range(k)]
         taken: list[int] = []
-        starts, ends = set[int](), set[int]()  # the steps after which a timed stretch begins and is over
+        edges: dict[int, Any] = {}  # the steps after which a timed stretch begins or is over, and their marks
+        stretches: list[tuple[int, int, int]] = []  # such a pair of steps, and for how many it stands
         for _, kind in groupby(sorted(positions, key=self.guided.__getitem__), key=self.guided.__getitem__):
             stretch = list(kind)
-            taken += stretch[:1] * self.warm_steps
-            starts.add(len(taken) - 1)
-            taken += stretch
-            ends.add(len(taken) - 1)
-        marks = []
+            count = math.ceil(len(stretch) / self.at_once) * self.at_once  # more than asked, for whole graphs
+            taken += stretch[:1] * (self.warm_steps + count - len(stretch)) + stretch
+            start, stop = len(taken) - 1 - count, len(taken) - 1
+            edges |= {start: None, stop: None}
+            stretches.append((start, stop, len(stretch)))
 
         def mark(i: int, _: Tensor) -> None:
             if i == 0:
                 peek()
-            if i in starts or i in ends:
-                marks.append(clock.mark())
+            if i in edges:
+                edges[i] = clock.mark()
 
         self.advance(x, taken, noise, mark)
-        readings = [clock.between(*stretch) for stretch in zip(marks[::2], marks[1::2], strict=True)]
-        return sum(r.decisive_s for r in readings) / k, sum(r.wall_s for r in readings) / k
+        decisive_s = wall_s = 0
+        for start, stop, steps in stretches:
+            reading = clock.between(edges[start], edges[stop])
+            decisive_s += reading.decisive_s * steps / (stop - start)
+            wall_s += reading.wall_s * steps / (stop - start)
+        return decisive_s / k, wall_s / k
 
     @property
     def probe_path(self) -> Trajectory:
@@ -190,6 +197,7 @@ class Stage:
         return Arm(
             contender, self.model, self.condition, self.guidance, timesteps, trajectory, self.built[name],
             max(self.workload.slice_steps, at_once * (1 if everywhere else PROPORTION_STEPS)), self.tally,
+            at_once=at_once,
         )  # fmt: skip
 
     def _like(self, variant: Variant) -> Sampler | None:

@@ -310,20 +310,22 @@ class Row:
         """How many times faster than the reference by whole runs, where both were timed.
 
         The two take turns, part by part, and each part of this row counts against the reference's parts before and
-        after it: on a shared machine, in which steps may take twice as long for some seconds, the few parts of a short
-        run meet such seconds more or less often than the reference's do.
+        after it in the same visit: on a shared machine, in which steps may take twice as long for some seconds, the few
+        parts of a short run meet such seconds more or less often than the reference's do.
         """
         reference = self.measurement.row(REFERENCE)
-        mine = [part for run in self.whole_runs for part in run]
-        if not mine or not reference.whole_runs:
+        if not self.whole_runs or not reference.whole_runs or self.name == REFERENCE:
             return None
         parts = self.measurement.of("segment")
-        theirs = [(i, part["seconds"] / part["steps"]) for i, part in enumerate(parts) if part["row"] == REFERENCE]
-        reference_s = 0.0
-        for part in mine:
-            after = bisect(theirs, (part["place"], math.inf))
-            reference_s += part["steps"] * fmean(s for _, s in theirs[max(0, after - 1) : after + 1])
-        return reference_s / sum(part["seconds"] for part in mine) * reference.steps / self.steps
+        places = [i for i, part in enumerate(parts) if part["row"] == REFERENCE]
+        mine_s = theirs_s = 0.0
+        for part in (part for run in self.whole_runs for part in run):
+            after = bisect(places, part["place"])
+            near = [parts[i] for i in places[max(0, after - 1) : after + 1]]
+            beside = [one for one in near if one.get("visit") == part.get("visit")] or near
+            mine_s += part["seconds"]
+            theirs_s += part["steps"] * fmean(one["seconds"] / one["steps"] for one in beside)
+        return theirs_s / mine_s * reference.steps / self.steps
 
     @cached_property
     def slices_against_whole(self) -> float | None:

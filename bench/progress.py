@@ -78,7 +78,9 @@ class Progress:
             return None
         if self.job.of("pair"):
             self.timing_since = elapsed_s if self.timing_since is None else self.timing_since
-            return max(0.0, self.job.workload.budget_s - (elapsed_s - self.timing_since))
+            given = self.job.of("budget")  # a group of processes each; those to come may have all that is theirs
+            short_s = sum(e["short_s"] for e in given)
+            return max(0.0, self.job.workload.budget_s - short_s - (elapsed_s - self.timing_since))
         able = len(self.job.rows) - len(self.job.of("unavailable"))
         seen = len({e["row"] for e in self.job.of("first_call")})
         return elapsed_s / seen * (able - seen) + self.job.workload.budget_s if seen else None

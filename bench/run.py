@@ -151,7 +151,11 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
             if event["event"] != "first_call":  # those of the preparation count: these come from its caches
                 _take(job, event, worker.number, say, f"building, process {worker.number + 1}")
         began = time.monotonic()
-        budget_s = left_by_building(budget_s, began - start_s, workload, len(crew))
+        built_s = began - start_s
+        given_s, budget_s = budget_s, left_by_building(budget_s, built_s, workload, len(crew))
+        job.events.append(
+            {"event": "budget", "seconds": budget_s, "short_s": given_s - budget_s, "building_s": built_s}
+        )
         wholes_here = last and workload.whole_share > 0
         whole_s, spent_on_whole_s = budget_s * workload.whole_share if wholes_here else 0.0, 0.0
 

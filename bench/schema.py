@@ -63,6 +63,7 @@ EVENTS: dict[str, dict[str, Check]] = {
     "unavailable": {"message": TEXT}, "error": {"message": TEXT}, "died": {"message": TEXT},
     "first_call": {"steps": COUNT, "seconds": SIZE},
     "pair": {"process": WHOLE, "reference_s": TIME, "row_s": TIME, "reference_wall_s": TIME, "row_wall_s": TIME},
+    "budget": {"seconds": SIZE, "short_s": SIZE, "building_s": SIZE},
     "probe": {"largest": NUMBER},
     "segment": {"steps": COUNT, "seconds": SIZE},
     "pictures": {"shape": SHAPE, "uint8_base64": (_bytes, "bytes in base64")},

@@ -24,34 +24,38 @@ def affordable(cost_s: dict[str, float], seconds: float) -> dict[str, int]:
     """The rows to run whole in the time, and how often each.
 
     The telling first, then the rest, the cheapest first; and the reference as often as all others together take time,
-    for its parts lie between theirs (without it, they have no ratio).
+    for its parts lie between theirs. Where not even one run of it fits, the others have no ratio, but their pictures.
     """
 
     def key(name: str) -> tuple[bool, float]:
         return name not in TELLING, cost_s[name]
 
     def reference_runs(others_s: float) -> int:
-        return max(1, math.ceil(others_s / cost_s[REFERENCE]))
+        return max(1, math.ceil(others_s / reference_s)) if reference_s <= seconds else 0
 
-    if REFERENCE not in cost_s or cost_s[REFERENCE] > seconds:
-        return {}
+    reference_s = cost_s.get(REFERENCE, math.inf)
     chosen, others_s = dict[str, int](), 0.0
     for name in sorted(cost_s.keys() - {REFERENCE}, key=key):
         runs = max(1, min(MOST_RUNS, int(REPEAT_S / cost_s[name])))
         with_it_s = others_s + runs * cost_s[name]
-        if with_it_s + reference_runs(with_it_s) * cost_s[REFERENCE] <= seconds:
+        many = reference_runs(with_it_s)
+        if with_it_s + (many * reference_s if many else 0.0) <= seconds:
             chosen[name], others_s = runs, with_it_s
-    return {REFERENCE: reference_runs(others_s), **chosen}
+    many = reference_runs(others_s)
+    return {REFERENCE: many, **chosen} if many else chosen
 
 
-def schedule(runs: dict[str, int], cost_s: dict[str, float], rng: random.Random) -> list[tuple[str, int, int, int]]:
+def schedule(
+    runs: dict[str, int], cost_s: dict[str, float], steps: dict[str, int], rng: random.Random
+) -> list[tuple[str, int, int, int]]:
     """In which order to take the parts: (row, run, part, parts of a run), each row's spread over the whole time.
 
-    The reference's lie evenly between those of the others. cost_s: wall seconds of a whole run of each row.
+    The reference's lie evenly between those of the others. cost_s: wall seconds of a whole run of each row; steps: of
+    which each part takes one at least.
     """
     places: dict[str, list[tuple[float, str, int, int, int]]] = {}
     for name, count in runs.items():
-        parts = max(1, round(cost_s[name] / PART_S))
+        parts = max(1, min(steps[name], round(cost_s[name] / PART_S)))
         many = count * parts
         places[name] = [((i + rng.random()) / many, name, *divmod(i, parts), parts) for i in range(many)]
     between = [one[1:] for one in places.pop(REFERENCE, [])]
@@ -64,7 +68,8 @@ def schedule(runs: dict[str, int], cost_s: dict[str, float], rng: random.Random)
 class WholeRuns:
     """Every step of the affordable rows, in parts taken in turn, the reference's between the others'.
 
-    So drift falls on all rows alike, and each part has one of the reference's before and after it to be held against.
+    So drift falls on all rows alike, and each part has one of the reference's before or after it to be held against.
+    They are taken in visits between the turns of pairs, each visit on a core of its own.
 
     step_s: wall seconds of a step of each row, from which the cost of its whole run is foreseen; seconds: for all.
     """
@@ -75,8 +80,8 @@ class WholeRuns:
         self.stage, self.arms = stage, arms
         cost_s = {name: s * arms[name].steps for name, s in step_s.items()}
         self.chosen = affordable(cost_s, seconds)
-        self.order = schedule(self.chosen, cost_s, rng)
-        self.done = 0
+        self.order = schedule(self.chosen, cost_s, {name: arms[name].steps for name in cost_s}, rng)
+        self.done = self.visits = 0
         self.states: dict[str, torch.Tensor] = {}
         self.noises: dict[str, Any] = {}
         self.faulty: set[str] = set()
@@ -86,6 +91,7 @@ class WholeRuns:
         upto = round(until * len(self.order))
         if self.done >= upto:
             return
+        self.visits += 1
         for name, run, part, parts in self.order[self.done : upto]:
             self.done += 1
             if name not in self.faulty:
@@ -110,8 +116,8 @@ class WholeRuns:
             emit(event="error", row=name, message=in_one_line(error))
             self.faulty.add(name)
             return
-        emit(event="segment", row=name, run=run, index=part, steps=len(positions), seconds=reading.decisive_s,
-             wall_s=reading.wall_s, **around)  # fmt: skip
+        emit(event="segment", row=name, run=run, index=part, visit=self.visits, steps=len(positions),
+             seconds=reading.decisive_s, wall_s=reading.wall_s, **around)  # fmt: skip
 
     def _show(self, emit) -> None:
         for name in self.chosen:

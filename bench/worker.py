@@ -60,7 +60,8 @@ class Work:
         """Build every row of the task, or these, and call it once; a row that raises is reported and left out."""
         from torch._dynamo.utils import counters
 
-        gc.freeze()  # compilers make garbage by the million; no collection need look at what was imported
+        if not self.arms:
+            gc.freeze()  # compilers make garbage by the million; no collection need look at what was imported
         for contender in (self.known[name] for name in (self.rows if rows is None else rows)):
             self.emit(event="doing", text=f"first call of {contender.name}", row=contender.name)
             seen, hit = counters["stats"]["unique_graphs"], counters["inductor"]["fxgraph_cache_hit"]
@@ -120,7 +121,7 @@ class Work:
         self.emit(event="doing", text=f"warming {name}", row=name)
         self.noises[name] = arm.noise(1, self.stage.batch)
         try:
-            seconds, _ = arm.time_slice(self.stage.x, self.noises[name], self.clock, self.rng)
+            seconds, wall_s = arm.time_slice(self.stage.x, self.noises[name], self.clock, self.rng)
         except Exception as error:
             self.fault(name, error)
             return False
@@ -128,7 +129,7 @@ class Work:
         if seconds > SLOW_STEP_S and arm.contender.variant.guided_between == (0.0, 1.0):
             arm.slice_steps = 1
         if not self.stage.x.is_cuda:
-            arm.warm_for(seconds)
+            arm.warm_for(wall_s)
         return True
 
     def _testify(self) -> None:

@@ -26,7 +26,7 @@ class Workload:
     processes: int = 4  # fresh processes: the unit of replication
     rounds: int = 8  # pairs a row in each turn of a process
     max_turns: int = 8  # two for every row, then only for those whose interval is still too wide
-    slice_steps: int = 1  # timed steps of a slice, after two that are not
+    slice_steps: int = 1  # timed steps of a slice, after some that are not
     target_half_width: float = 0.03
     budget_s: float = 145.0  # for everything that is timed: pairs, other batch sizes, whole runs
     building_s: float | None = None  # what building may take beside it; the rest is taken off it, a third at most

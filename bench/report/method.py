@@ -15,9 +15,17 @@ def facts(measurement: Measurement) -> list[tuple[str, str]]:
         return found
     first = [p["reference_first"] for p in pairs if "reference_first" in p]
     found += [
-        ("slice", f"{workload.slice_steps} timed step{'s' * (workload.slice_steps > 1)}, after two that are not"),
+        (
+            "slice",
+            f"{workload.slice_steps} timed step{'s' * (workload.slice_steps > 1)} (five where guidance is limited), "
+            "after some that are not",
+        ),
         ("pairs", f"{len(pairs):,}, of {len(rows)} rows in {len({p['process'] for p in pairs})} fresh processes"),
     ]
+    given = measurement.of("budget")
+    if sum(e["short_s"] for e in given) > 1:
+        found.append(("timing", f"{sum(e['seconds'] for e in given):.0f} s of the preset's {workload.budget_s:.0f}, "
+                      f"for building took {sum(e['building_s'] for e in given):.0f} s"))  # fmt: skip
     if first:
         found.append(("order", f"by a coin: the reference came first in {sum(first) / len(first):.0%} of the pairs"))
     disturbed = sum(bool(p.get("disturbed")) for p in pairs)

@@ -7,8 +7,8 @@ from bench.tune import answer, front, paste
 from bench.tune.record import Tuning
 
 HOW = "The table's speed-ups and intervals come from the race's pairs (valid whenever looked at), those of a shorter "\
-      "path from the finals. The answer's come from the fresh processes of race and finals together, each gives one "\
-      "value."  # fmt: skip
+      "path from the finals. A confirmed answer's come from the fresh processes of race and finals together (on a "\
+      "shorter path: of the finals alone), each gives one value."  # fmt: skip
 
 
 def contents(tuning: Tuning) -> dict[str, str | bytes]:

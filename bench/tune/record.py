@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from bench.tune.space import BY_NAME, SEAMS, Choice, contender, name_of, with_va
 from sampler.errors import UsageError
 
 SCHEMA = 1
+FEWEST_PAIRS = 8  # of a process of the race, for it to count
 
 
 @dataclass
@@ -54,16 +56,18 @@ class Tuning:
 
         Four processes of one minute agree with each other more than they do with those of another minute: of two rows
         alike, one was 6 % ahead in all four of the finals and level in the race, some minutes before. So every process
-        in which a row was timed counts as one. The race's are also those by which finalists were picked, which flatters
-        them by less than their spread. A row on a shorter path was raced on another: the finals alone count.
+        in which a row was timed (for `FEWEST_PAIRS` at least) counts as one. That is the spread over two occasions; how
+        hours differ, no search can say. The race's are also the pairs by which the finalists were picked, which
+        flatters all of them. A row on a shorter path was raced on another: the finals alone count.
         """
         if self.finals is None:
             return None
         job = replace(self.finals, events=[*self.finals.events])
         after = 1 + max((e["process"] for e in job.of("pair")), default=-1)
-        finalists = [name for name in job.rows if raced(name) == name]
-        job.events += [{**e, "process": after + e["process"]} for e in self.events
-                       if e["event"] == "pair" and e["row"] in finalists]  # fmt: skip
+        for name in job.rows:
+            times = Counter(process for process, _ in self.standing.times.get(name, {}))
+            job.events += [{**e, "process": after + e["process"]} for e in self.events if e["event"] == "pair"
+                           and e["row"] == name and times[e["process"]] >= FEWEST_PAIRS]  # fmt: skip
         return job
 
     @cached_property

@@ -260,6 +260,30 @@ def test_where_guidance_is_limited_each_kind_of_step_is_timed_by_whole_graphs_to
     assert arm.sampler.conditional.replays == WARM_STEPS + 3
 
 
+@pytest.mark.parametrize(("steps", "between"), [(20, LIMITED), (13, LIMITED), (3, (0.0, 1.0)), (4, (0.0, 1.0))])
+def test_whole_graphs_are_timed_where_the_steps_make_no_whole_number_of_them(steps: int, between) -> None:
+    """More are taken than were asked for, and count as those that were: here every step takes one tick."""
+    clock = Clock()
+    stage = stage_on(clock, steps=steps, slice_steps=1)
+
+    class FiveAtOnce:
+        steps = 5
+
+        def __call__(self, x, leg, after):
+            single, several = len(leg.timesteps) % 5, len(leg.timesteps) // 5
+            position = leg.first - 1
+            for length in [1] * single + [5] * several:
+                clock.now += length
+                position += length
+                after(position, x)
+            return x
+
+    way = Variant("five", update=drawn_update, guided_between=between, runtime=lambda step: FiveAtOnce())
+    arm = stage.arm(Contender("five", "planted", way))
+    for seed in range(30):
+        assert arm.time_slice(stage.x, PhiloxNoise(1, range(2)), clock, random.Random(seed)) == (1, 3)
+
+
 @pytest.mark.parametrize(("between", "walks"), [((0.0, 1.0), [3, 0]), (LIMITED, [3, 3])])
 def test_a_first_call_takes_three_steps_of_each_kind(between, walks: list[int]) -> None:
     """`reduce-overhead` warms up in a first, records in a second, and is ready for the third."""

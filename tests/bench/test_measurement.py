@@ -99,6 +99,22 @@ def test_a_part_at_either_end_has_one_neighbour(first: bool) -> None:
     assert row.whole_speedup == pytest.approx((2 if first else 4) / 250 / 0.01 * 20)
 
 
+def test_only_parts_of_the_same_visit_are_beside_each_other() -> None:
+    """The next visit is on another core, some seconds later."""
+    early = [{**part, "visit": 1} for part in segments("reference", 1000, 10.0, 2)]
+    late = [{**part, "visit": 2, "run": 1, "seconds": 20.0} for part in segments("reference", 1000, 10.0, 2)]
+    one = [{**part, "visit": 2} for part in segments("ddim", 50, 1.0, 1)]
+    row = two_rows("ddim", 50, {0: [1.0], 1: [1.0]}, *early, *one, *late)
+    assert row.whole_speedup == pytest.approx(40)
+    alone = two_rows("ddim", 50, {0: [1.0], 1: [1.0]}, *early, *[{**part, "visit": 3} for part in one], *late)
+    assert alone.whole_speedup == pytest.approx((10 + 40) / 2)
+
+
+def test_the_reference_is_held_against_nothing() -> None:
+    row = two_rows("ddim", 50, {0: [1.0], 1: [1.0]}, *segments("reference", 1000, 10.0))
+    assert row.measurement.row("reference").slices_against_whole is None
+
+
 def test_a_run_cut_short_says_nothing_of_the_slices() -> None:
     whole = segments("reference", 1000, 10.0)
     cut = [*segments("ddim", 50, 0.5, 5), *segments("ddim", 50, 9.0, 5, run=1)[:-1]]

@@ -62,6 +62,12 @@ def test_the_whole_run_of_the_reference_is_timed_and_drawn(faulty: Measurement) 
     assert abs(drawn["reference"].astype(int) - drawn["batched-cfg"]).max() <= 2
 
 
+def test_what_was_given_to_timing_is_kept(faulty: Measurement) -> None:
+    (given,) = faulty.of("budget")
+    assert given["seconds"] == faulty.workload.budget_s  # a smoke run gives building what it takes
+    assert given["short_s"] == 0 < given["building_s"]
+
+
 def test_faulty_rows_are_red_and_turn_the_exit(faulty: Measurement) -> None:
     for name, reason in FAULTY.items():
         row = faulty.row(name)
