@@ -163,6 +163,9 @@ class Row:
         for kind in ("unavailable", "error"):
             for event in self.measurement.of(kind, self.name):
                 return event["message"]
+        for death in self.measurement.of("died"):
+            if death.get("doing") == self.name != REFERENCE:
+                return f"its process ended: {death['message']}"
         evidence = self.measurement.of("evidence", self.name)
         if self.measurement.of("evidence", REFERENCE) and not any(e["where"] == "inspection" for e in evidence):
             return "not shown to have engaged: its inspection came to no finding"

@@ -169,10 +169,14 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
         if numbers[0] == 0:
             give(crew[0], do="axis", rows=[n for n in AXIS_ROWS if n in able], slices=AXIS_SLICES)
 
+        def sound() -> list[str]:
+            return [n for n in rows if not job.row(n).reason]
+
         def go_on_whole(worker: Worker, until: float) -> None:
             nonlocal spent_on_whole_s
             start = time.monotonic()
-            give(worker, do="whole", seconds=budget_s - (start - began) if until == 1 else whole_s, until=until)
+            seconds = budget_s - (start - began) if until == 1 else whole_s
+            give(worker, do="whole", rows=[REFERENCE, *sound()], seconds=seconds, until=until)
             spent_on_whole_s += time.monotonic() - start
 
         def left_for_turns_s() -> float:
@@ -181,7 +185,7 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
         turn, whole = 0, None
         while True:
             left_s = left_for_turns_s()
-            pending = [n for n in rows if not job.row(n).reason and (turn < FIRST_TURNS or job.row(n).needs_longer)]
+            pending = [n for n in sound() if turn < FIRST_TURNS or job.row(n).needs_longer]
             crew = [w for w in crew if not w.dead]
             if not pending or not crew or (turn and left_s <= 0):
                 break
@@ -190,7 +194,8 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
             if turn == 1 and wholes_here:
                 whole, from_here_s = crew[0], left_s
             for worker in crew:
-                give(worker, do="pairs", rows=pending, rounds=workload.rounds, seconds=seconds)
+                still = [n for n in sound() if n in pending]  # what ended one process is not let into the next
+                give(worker, do="pairs", rows=still, rounds=workload.rounds, seconds=seconds)
                 if whole is not None and not whole.dead:
                     go_on_whole(whole, until=min(1.0, 1 - left_for_turns_s() / from_here_s))
             turn += 1
@@ -202,7 +207,7 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
             if wholes_here and not whole.dead:
                 go_on_whole(whole, until=1.0)
             if judge := next((w for w in alive if not w.dead), None):
-                give(judge, do="judge", rows=[REFERENCE, *rows], seconds=workload.quality_s)
+                give(judge, do="judge", rows=[REFERENCE, *sound()], seconds=workload.quality_s)
     finally:
         for worker in crew:
             worker.end()

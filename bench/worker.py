@@ -155,11 +155,12 @@ class Work:
         """Seconds a step at other batch sizes."""
         axis.measure(self.stage, rows, slices, self.clock, self.rng, self.emit)
 
-    def whole(self, seconds: float, until: float) -> None:
-        """Whole runs of as many rows as fit the time, gone on with until this share of them is done."""
+    def whole(self, rows: list[str], seconds: float, until: float) -> None:
+        """Whole runs of as many of the rows as fit the time, gone on with until this share of them is done."""
         if self.wholes is None:
-            step_s = {name: fmean(seconds) for name, seconds in self.step_s.items()}
+            step_s = {name: fmean(seconds) for name, seconds in self.step_s.items() if name in rows}
             self.wholes = WholeRuns(self.stage, self.arms, step_s, seconds, self.rng)
+        self.wholes.faulty |= self.wholes.chosen.keys() - set(rows)
         self.wholes.advance(until, self.clock, self.emit, self.telemetry)
         self._testify()
 

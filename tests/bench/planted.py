@@ -16,7 +16,7 @@ from sampler.runtime import eager, one_by_one
 from sampler.variants import Update, Variant
 
 PREPARATION = 3  # steps of the first call, in every process
-WARM_SLICE = 4  # then one slice: two steps that are not timed and two that are
+FEW_SLICES = 40  # steps that two slices (of 4 to 10 steps) after the preparation and a warm one never reach
 
 
 def _raises(x: Tensor, *rest) -> Tensor:
@@ -92,8 +92,8 @@ CONTENDERS = [
     Contender("planted-nan", "returns NaN", Variant("planted-nan", update=Update(lambda: _nan))),
     Contender("planted-late", "raises when it is first timed",
               Variant("planted-late", update=Update(lambda: _after(PREPARATION, _raise))), path=unprobed_path),
-    Contender("planted-dies", "is killed in its first pair",
-              Variant("planted-dies", update=Update(lambda: _after(PREPARATION + WARM_SLICE, _die))),
+    Contender("planted-dies", "is killed when it was timed a few times",
+              Variant("planted-dies", update=Update(lambda: _after(FEW_SLICES, _die))),
               path=unprobed_path),
     Contender("planted-dies-early", "is killed at once",
               Variant("planted-dies-early", update=Update(lambda: _dies))),

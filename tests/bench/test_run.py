@@ -79,16 +79,20 @@ def test_faulty_rows_are_red_and_turn_the_exit(faulty: Measurement) -> None:
     assert all(f"| {name} |" in shown for name in faulty.rows)
 
 
-def test_a_killed_worker_keeps_what_was_measured(monkeypatch) -> None:
-    monkeypatch.setattr(run, "_now", lambda: "2026-01-02T03:04:11Z")  # it seeds the order of the rows
-    job = measure(TINY, ["batched-cfg", "planted-dies", "ddim"], plant=PLANT)
+def test_a_killed_worker_keeps_what_was_measured_and_its_row_kills_no_other() -> None:
+    twice = workload("smoke", steps=20, batch=1, batch_axis=(1,), budget_s=300.0, processes=2, rounds=12)
+    job = measure(twice, ["batched-cfg", "planted-dies", "ddim"], plant=PLANT)
     (death,) = job.of("died")
     assert "signal 9" in death["message"]
-    assert death["process"] == 0
+    assert death["doing"] == "planted-dies"
     status = {name: job.row(name).status for name in job.rows}
-    assert status == {"reference": "ok", "batched-cfg": "missing", "planted-dies": "missing", "ddim": "ok"}
-    assert len(job.row("ddim").pairs) == 1
-    assert [name for name, _ in failures(job)] == ["batched-cfg", "planted-dies"]
+    assert status == {"reference": "ok", "batched-cfg": "ok", "planted-dies": "red", "ddim": "ok"}
+    assert job.row("planted-dies").reason == f"its process ended: {death['message']}"
+    for name in ("batched-cfg", "planted-dies", "ddim"):
+        assert sum(pair["process"] == death["process"] for pair in job.row(name).pairs) >= 2
+    for name in ("batched-cfg", "ddim"):
+        assert {pair["process"] for pair in job.row(name).pairs} == {0, 1}
+    assert [name for name, _ in failures(job)] == ["planted-dies"]
     assert all(f"| {name} |" in table.markdown(job) for name in job.rows)
 
 
