@@ -132,10 +132,11 @@ def _race(tuning: Tuning, contest: Contest, journal: Journal, until_s: float, sa
 
 def _affordable(rows: list[str], journal: Journal, left_s: float, lanes: int) -> list[str]:
     """As many rows, the most promising first, as can be built and raced in what is left."""
-    seen: dict[str, list[float]] = {}  # of each row that compiled: by each process, for what is frozen no cache serves
-    for e in journal.of("first_call"):
-        if e.get("compiled_now"):
-            seen.setdefault(e["row"], []).append(e["seconds"])
+    calls = journal.of("first_call")
+    seen: dict[str, list[float]] = {e["row"]: [] for e in calls if e.get("compiled_now")}  # of each row that compiled
+    for e in calls:
+        if e["row"] in seen:
+            seen[e["row"]].append(e["seconds"])
     build_s = max((sum(sorted(seconds)[-lanes:]) for seconds in seen.values()), default=BUILD_S)
     found: list[str] = []
     for row in rows:

@@ -76,6 +76,46 @@ def test_frozen_weights_are_those_of_the_network(schedule):
 
 
 @pytest.mark.slow
+def test_frozen_code_is_found_again_and_holds_the_weights_of_whoever_finds_it(schedule, tmp_path, monkeypatch):
+    """Other weights and the same form: the same code, from the cache; another form: other code.
+
+    No bias is of eight numbers or fewer, which Inductor writes into the code.
+    """
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    start = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    trajectory, noise = ancestral(schedule, (500, 300, 100)), PhiloxNoise(0, range(2))
+
+    def looked_up(network) -> dict[str, int]:
+        torch._dynamo.reset()
+        counters.clear()
+        frozen = run(build(Variant("v", runtime=runtime.compiled_frozen), network), start, trajectory, noise)
+        torch.testing.assert_close(frozen, run(build(REFERENCE, network), start, trajectory, noise))
+        return {how: counters["inductor"][f"fxgraph_cache_{how}"] for how in ("miss", "hit", "bypass")}
+
+    def network(seed: int, width: int = 16, tied: bool = False) -> nn.Module:
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(1, width, 3, padding=1), nn.SiLU(), *(nn.Conv2d(width, width, 3, padding=1) for _ in "ab")]
+        if tied:
+            layers[3] = layers[2]
+        made = OneConvolution()
+        made.convolution = nn.Sequential(*layers, nn.Conv2d(width, 1, 1, bias=False))  # type: ignore[assignment]
+        return made
+
+    assert looked_up(network(0, tied=True)) == {"miss": 1, "hit": 0, "bypass": 0}
+    assert looked_up(network(0)) == {"miss": 1, "hit": 0, "bypass": 0}
+    assert looked_up(network(1)) == {"miss": 0, "hit": 1, "bypass": 0}
+    assert looked_up(network(2, tied=True)) == {"miss": 0, "hit": 1, "bypass": 0}
+    assert looked_up(network(0, width=17)) == {"miss": 1, "hit": 0, "bypass": 0}
+    with torch.no_grad():
+        flat = network(3)
+        flat.convolution[2].bias.zero_()  # all zeros may be folded away
+    looked_up(flat)
+    assert looked_up(network(4))["hit"] == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compiled", "compiled_frozen"])
 def test_a_process_may_build_more_compiled_samplers_than_dynamo_compiles_of_one_function(name, schedule):
     import torch._dynamo.config as dynamo
