@@ -20,8 +20,7 @@ def measure(stage: Stage, rows: list[str], slices: int, clock, rng: random.Rando
                 arm = other.arm(CONTENDERS[name])
                 other.first_call_s(arm)
                 noise = arm.noise(1, batch)
-                if not other.x.is_cuda:
-                    arm.warm_for(arm.time_slice(other.x, noise, clock, rng)[1])
+                arm.warm_for(arm.time_slice(other.x, noise, clock, rng)[1])
                 timed = [arm.time_slice(other.x, noise, clock, rng) for _ in range(slices)]
             except Exception as error:
                 emit(event="axis_error", row=name, batch=batch, message=in_one_line(error))

@@ -59,7 +59,9 @@ class Arm:
     at_once: int = 1  # steps that its walk takes at once, after what is left over: a graph over five
 
     def warm_for(self, step_s: float) -> None:
-        """Take as many untimed steps as a step of so many wall seconds asks for on a CPU."""
+        """Take as many untimed steps as a step of so many wall seconds asks for, on a CPU."""
+        if self.model.device.type == "cuda":
+            return
         self.warm_steps = min(MOST_WARM_STEPS, max(WARM_STEPS, math.ceil(WARM_S / step_s)))
 
     @cached_property

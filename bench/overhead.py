@@ -60,8 +60,7 @@ def measure(asked: Workload, contender: Contender, pairs: int) -> Interval:
     plain = stage.arm(contender)
     stage.first_call_s(plain)
     noise = plain.noise(1, asked.batch)
-    if not stage.x.is_cuda:
-        plain.warm_for(plain.time_slice(stage.x, noise, clock, rng)[1])
+    plain.warm_for(plain.time_slice(stage.x, noise, clock, rng)[1])
     watched = replace(plain, tally=tally)  # the same tensors at the same places
 
     def slice_s(arm: Arm) -> float:

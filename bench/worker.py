@@ -128,8 +128,7 @@ class Work:
         self.tally.forget(name)  # a first call may still have captured or compiled
         if seconds > SLOW_STEP_S and arm.contender.variant.guided_between == (0.0, 1.0):
             arm.slice_steps = 1
-        if not self.stage.x.is_cuda:
-            arm.warm_for(wall_s)
+        arm.warm_for(wall_s)
         return True
 
     def _testify(self) -> None:

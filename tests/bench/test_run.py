@@ -136,14 +136,15 @@ def test_a_worker_ends_when_its_parent_does() -> None:
 
 
 def test_a_preset_gives_way_where_building_takes_long_and_who_asks_for_seconds_gets_them() -> None:
-    quick, asked = workload("quick"), workload("quick", budget_s=145.0)
-    assert quick.budget_s == asked.budget_s == 145
-    assert left_by_building(145.0, 82.0, quick, 4) == 145
-    assert left_by_building(145.0, 102.0, quick, 4) == 125
-    assert left_by_building(145.0, 1000.0, quick, 4) == pytest.approx(145 * 2 / 3)
-    assert left_by_building(145.0, 1000.0, asked, 4) == 145
+    quick, asked = workload("quick"), workload("quick", budget_s=160.0)
+    assert quick.budget_s == asked.budget_s == 160
+    assert quick.building_s == 65
+    assert left_by_building(160.0, 65.0, quick, 4) == 160
+    assert left_by_building(160.0, 85.0, quick, 4) == 140
+    assert left_by_building(160.0, 1000.0, quick, 4) == pytest.approx(160 * 2 / 3)
+    assert left_by_building(160.0, 1000.0, asked, 4) == 160
     # a device's processes are built and timed one after another, each with its share
-    assert left_by_building(36.0, 22.0, quick, 1) == pytest.approx(36 - (22 - 82 / 4))
+    assert left_by_building(40.0, 18.0, quick, 1) == pytest.approx(40 - (18 - 65 / 4))
 
 
 @pytest.mark.parametrize("rows", [["reference"], []])
