@@ -10,7 +10,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench import environment
@@ -24,6 +24,7 @@ class Worker:
     def __init__(self, task: dict[str, Any], number: int, module: str = "bench.worker", environ: dict | None = None):
         self.number = number
         self.dead = False
+        self.died_of: str | None = None  # the row that it was at
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", module, json.dumps(task)],
             env={**environment.for_fresh_processes(), **(environ or {})},
@@ -59,7 +60,7 @@ class Worker:
         yield self._death(doing, row)
 
     def _death(self, doing: str, row: str | None) -> Event:
-        self.dead = True
+        self.dead, self.died_of = True, row
         code = self.process.wait()
         self._overhearing.join(timeout=2)
         tail = [line for line in self._complaints if line.strip()][-1:] or ["no message"]
@@ -80,11 +81,15 @@ class Worker:
                     continue  # an order that a dead worker never read
 
 
-def in_lanes(workers: list[Worker], order: dict[str, Any], lanes: int, pinned: bool) -> Iterator[tuple[Worker, Event]]:
-    """Give all the same order, `lanes` at a time (each on a core of its own if `pinned`); events as they come."""
+def in_lanes(workers: list[Worker], order: Callable[[Worker], dict[str, Any]], lanes: int,
+             pinned: bool) -> Iterator[tuple[Worker, Event]]:  # fmt: skip
+    """Give each its order, `lanes` at a time (each on a core of its own if `pinned`); events as they come.
+
+    order(worker): asked for when its turn comes, in a thread of its lane.
+    """
     lanes = max(1, min(lanes, len(workers)))
     waiting = iter(workers)  # `next` of a list's iterator is atomic: each worker goes to one lane
-    yield from _merged([((worker, order) for worker in waiting) for _ in range(lanes)], pinned)
+    yield from _merged([((worker, order(worker)) for worker in waiting) for _ in range(lanes)], pinned)
 
 
 def each(orders: list[tuple[Worker, dict[str, Any]]], pinned: bool) -> Iterator[tuple[Worker, Event]]:

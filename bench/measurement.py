@@ -148,7 +148,7 @@ class Row:
 
     @cached_property
     def status(self) -> str:
-        """'ok', 'red' (raised, or claims to change no picture and does), 'grey', or 'missing'."""
+        """'ok', 'red' (raised, ended its process, or claims to change no picture and does), 'grey', 'missing'."""
         if self.measurement.of("unavailable", self.name):
             return "grey"
         if self.reason:

@@ -143,11 +143,17 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
     rows = [n for n in able if n != REFERENCE and not job.row(n).reason]
     orders = {n: [REFERENCE, *building_order(rows, n, workload.seed)] for n in numbers}
     crew = [Worker({**task, "rows": orders[n], "seed": rng.getrandbits(48)}, n) for n in numbers]
+
+    def to_build(worker: Worker) -> dict[str, Any]:
+        """Without what ended a process before this one."""
+        fatal = {other.died_of for other in crew} - {REFERENCE}
+        return {"do": "build", "rows": [n for n in orders[worker.number] if n not in fatal]}
+
     try:
         start_s = time.monotonic()
         say(f"building the rows in {len(crew)} fresh process{'es' * (len(crew) > 1)}")
         lanes = min(len(crew), os.cpu_count() or 1)
-        for worker, event in in_lanes(crew, {"do": "build"}, lanes, pins(workload)):
+        for worker, event in in_lanes(crew, to_build, lanes, pins(workload)):
             if event["event"] != "first_call":  # those of the preparation count: these come from its caches
                 _take(job, event, worker.number, say, f"building, process {worker.number + 1}")
         began = time.monotonic()
@@ -160,14 +166,16 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
         whole_s, spent_on_whole_s = budget_s * workload.whole_share if wholes_here else 0.0, 0.0
 
         def give(worker: Worker, **order: Any) -> None:
+            if worker.dead:
+                return
             core = rng.choice(sorted(os.sched_getaffinity(0))) if pins(workload) else None
             for event in worker.obey({**order, "core": core}):
                 left_s = max(0.0, budget_s - (time.monotonic() - began))
                 label = f"process {worker.number + 1} of {workload.processes}, {left_s:.0f} s left at most"
                 _take(job, event, worker.number, say, label)
 
-        if numbers[0] == 0:
-            give(crew[0], do="axis", rows=[n for n in AXIS_ROWS if n in able], slices=AXIS_SLICES)
+        if numbers[0] == 0 and (lives := next((w for w in crew if not w.dead), None)):
+            give(lives, do="axis", rows=[n for n in AXIS_ROWS if n in able], slices=AXIS_SLICES)
 
         def sound() -> list[str]:
             return [n for n in rows if not job.row(n).reason]

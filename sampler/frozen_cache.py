@@ -1,41 +1,85 @@
-"""Let PyTorch's compiler keep code whose weights are frozen, as it keeps all other code.
+"""Let PyTorch's compiler find code with frozen weights again, by the weights themselves.
 
-Inductor finds compiled graphs again by content, those with frozen weights too: the key holds their shapes, the entry
-their names, and each process puts its own weights in (PyTorch #136505). But a weight that oneDNN packed, as those of
-convolutions are on a CPU, is turned away, for it cannot be pickled (#117888), although of a frozen one nothing but its
-shape is; so every process compiled anew, for this project's network some ten seconds longer than need be.
+Inductor turns a graph away whose frozen weights oneDNN has packed, as those of convolutions are on a CPU, for they
+cannot be pickled (PyTorch #117888): every process compiles anew, for this project's network some ten seconds longer
+than need be. Those that are not packed enter its key by their shapes alone (#136505). But code may hold more of them
+than that: the value of a scalar, one name for two that share their memory, what was packed while it was generated. So
+here a frozen weight enters by its bytes, and code serves the very weights that it was made from, no others.
 """
 
+import ctypes
+import hashlib
 from functools import cache
 
+import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 
 @cache
-def keep_packed_weights() -> None:
-    """Take packed frozen weights into the keys by their shape, in this process, from now on.
+def keep_frozen_code() -> None:
+    """Take frozen weights into the keys by their bytes, in this process, from now on.
 
-    Where this PyTorch lacks what is replaced here (it is not public), nothing is: code is compiled every time.
+    Where this PyTorch lacks what is replaced here (it is not public), nothing is, and frozen code is compiled anew.
     """
-    from torch._inductor import codecache, freezing_utils
+    from torch._inductor import codecache
 
+    try:
+        from torch._inductor.freezing_utils import is_frozen_param
+    except ImportError:
+        return
     pickler = getattr(codecache, "FxGraphCachePickler", None)
-    validator = getattr(codecache, "CacheabilityValidator", None)  # younger than 2.11: it looks first
-    frozen = getattr(freezing_utils, "is_frozen_param", None)
+    validator = getattr(codecache, "CacheabilityValidator", None)  # younger than 2.11: it looks before the pickler does
     reduce = getattr(pickler, "_reduce_tensor", None)
-    if reduce is None or frozen is None:
+    check = vars(validator).get("check_tensor") if validator else None
+    if pickler is None or reduce is None or not (validator is None or isinstance(check, staticmethod)):
         return
 
-    def reduce_packed(self, tensor: Tensor):
-        if not (tensor.is_mkldnn and frozen(tensor)):
+    begin = pickler.__init__
+
+    def begin_with(self, gm: GraphModule, *arguments, **options) -> None:
+        begin(self, gm, *arguments, **options)
+        self.of_mkl = packed_by_mkl(gm)
+
+    def reduce_frozen(self, tensor: Tensor):
+        if not is_frozen_param(tensor):
             return reduce(self, tensor)
-        return tuple, (("packed by oneDNN", tuple(tensor.shape), str(tensor.dtype), str(tensor.device)),)
+        try:
+            content = "" if id(tensor) in self.of_mkl else digest(tensor)
+        except Exception as error:  # of a layout that is not known here: compiled anew, as without all this
+            raise codecache.BypassFxGraphCache("frozen weights that cannot be read") from error
+        form = str(tensor.dtype), tuple(tensor.shape), str(tensor.device), str(tensor.layout), _strides(tensor)
+        return tuple, ((*form, torch.get_num_threads(), content),)
 
-    pickler._reduce_tensor = reduce_packed  # type: ignore[union-attr]
-    if (check := getattr(validator, "check_tensor", None)) is not None:
+    def check_unfrozen(tensor: Tensor) -> None:
+        if not is_frozen_param(tensor):
+            check.__func__(tensor)  # type: ignore[union-attr]
 
-        def check_packed(tensor: Tensor) -> None:
-            if not (tensor.is_mkldnn and frozen(tensor)):
-                check(tensor)
+    pickler.__init__, pickler._reduce_tensor = begin_with, reduce_frozen
+    if validator is not None:
+        validator.check_tensor = staticmethod(check_unfrozen)
 
-        validator.check_tensor = staticmethod(check_packed)  # type: ignore[union-attr]
+
+def digest(tensor: Tensor) -> str:
+    """SHA-256 of the bytes of a tensor [...], as it lies in memory if oneDNN has packed it."""
+    if tensor.is_mkldnn:
+        place, length = torch.ops.mkldnn.data_ptr(tensor), torch.ops.mkldnn._nbytes(tensor)
+        return hashlib.sha256((ctypes.c_char * length).from_address(place)).hexdigest()
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
+
+
+def packed_by_mkl(gm: GraphModule) -> set[int]:
+    """Ids of the weights that MKL packed: they lie in a buffer with room to spare, whose bytes nobody has set.
+
+    mkl._mkl_linear(x, packed, weight, bias, batch) has the weight it was made from beside it, which has a digest.
+    """
+    found = set()
+    for node in gm.graph.nodes:
+        if str(node.target).startswith("mkl._mkl_linear") and all(a.op == "get_attr" for a in node.args[1:3]):
+            found.add(id(getattr(gm, node.args[1].target, None)))
+    return found
+
+
+def _strides(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.stride()) if tensor.layout == torch.strided else ()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sampler.frozen_cache import keep_packed_weights
+from sampler.frozen_cache import keep_frozen_code
 from sampler.guidance import Predict
 from sampler.noise import NoiseKey
 from sampler.posterior import Fed, State
@@ -109,12 +109,12 @@ def compiled_frozen(step: Step) -> Walk:
 
     The weights of the moment of compilation are used from then on. Both settings are needed: the option
     alone comes too late for the tracer, and no weight is frozen; without it, `compiled` and this would be
-    one to the tracer's cache, and whichever ran first would run for both. Code is kept for the next process, as
-    `compiled`'s is (see `sampler.frozen_cache`).
+    one to the tracer's cache, and whichever ran first would run for both. The next process with the same weights
+    finds the code again (see `sampler.frozen_cache`).
     """
     import torch._inductor.config as inductor  # two seconds, for those who compile
 
-    keep_packed_weights()
+    keep_frozen_code()
     options: dict[str, str | int | bool | Callable] = {"freezing": True}
     frozen = torch.compile(_function(step), options=options, dynamic=False, fullgraph=True)
 

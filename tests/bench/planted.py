@@ -95,6 +95,8 @@ CONTENDERS = [
     Contender("planted-dies", "is killed when it was timed a few times",
               Variant("planted-dies", update=Update(lambda: _after(FEW_SLICES, _die))),
               path=unprobed_path),
+    Contender("planted-dies-built", "is killed when it is built to be timed",
+              Variant("planted-dies-built", update=Update(lambda: _after(PREPARATION - 1, _die))), path=unprobed_path),
     Contender("planted-dies-early", "is killed at once",
               Variant("planted-dies-early", update=Update(lambda: _dies))),
     Contender("planted-greedy", "asks for more memory than there is",

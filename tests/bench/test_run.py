@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -94,6 +95,17 @@ def test_a_killed_worker_keeps_what_was_measured_and_its_row_kills_no_other() ->
         assert {pair["process"] for pair in job.row(name).pairs} == {0, 1}
     assert [name for name, _ in failures(job)] == ["planted-dies"]
     assert all(f"| {name} |" in table.markdown(job) for name in job.rows)
+
+
+def test_a_row_that_ends_the_processes_built_first_is_not_built_in_the_others(monkeypatch) -> None:
+    monkeypatch.setattr(run.os, "cpu_count", lambda: 2)  # lanes
+    job = measure(replace(TINY, processes=3), ["batched-cfg", "planted-dies-built"], plant=PLANT)
+    assert 1 <= len(job.of("died")) <= 2
+    assert {death["doing"] for death in job.of("died")} == {"planted-dies-built"}
+    assert {name: job.row(name).status for name in job.rows} == {
+        "reference": "ok", "batched-cfg": "ok", "planted-dies-built": "red",
+    }  # fmt: skip
+    assert len({pair["process"] for pair in job.row("batched-cfg").pairs}) == 3 - len(job.of("died"))
 
 
 def test_an_interrupt_keeps_what_was_measured_and_leaves_no_worker(monkeypatch) -> None:

@@ -75,44 +75,77 @@ def test_frozen_weights_are_those_of_the_network(schedule):
         torch.testing.assert_close(frozen, run(build(REFERENCE, network), start, trajectory, noise))
 
 
-@pytest.mark.slow
-def test_frozen_code_is_found_again_and_holds_the_weights_of_whoever_finds_it(schedule, tmp_path, monkeypatch):
-    """Other weights and the same form: the same code, from the cache; another form: other code.
+class Deep(nn.Module):
+    """Convolutions and a product, which oneDNN packs, biases that the code names, and a scalar that it holds."""
 
-    No bias is of eight numbers or fewer, which Inductor writes into the code.
-    """
+    def __init__(self, seed: int, width: int = 16, scale: float = 1.0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.last = nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, 1, 1, bias=False)
+        self.middle = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.product = nn.Linear(36, 36)
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.register_buffer("shift", torch.tensor(0.25))
+
+    def forward(self, x, t, condition=None):
+        x = self.first(x)
+        for layer in self.middle:
+            x = torch.nn.functional.silu(layer(x)) * self.scale + self.shift
+        return self.product(self.last(x).flatten(1)).view(-1, 1, 6, 6)
+
+
+def changed(seed: int, change) -> nn.Module:
+    network = Deep(seed)
+    with torch.no_grad():
+        change(network)
+    return network
+
+
+@pytest.fixture
+def look_up(schedule, tmp_path, monkeypatch):
+    """Build and run with weights frozen, as a process of its own would; what became of it in Inductor's cache."""
     from torch._dynamo.utils import counters
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     start = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     trajectory, noise = ancestral(schedule, (500, 300, 100)), PhiloxNoise(0, range(2))
 
-    def looked_up(network) -> dict[str, int]:
+    def look(network: nn.Module) -> dict[str, int]:
         torch._dynamo.reset()
         counters.clear()
         frozen = run(build(Variant("v", runtime=runtime.compiled_frozen), network), start, trajectory, noise)
         torch.testing.assert_close(frozen, run(build(REFERENCE, network), start, trajectory, noise))
-        return {how: counters["inductor"][f"fxgraph_cache_{how}"] for how in ("miss", "hit", "bypass")}
+        return {how: n for how in ("miss", "hit", "bypass") if (n := counters["inductor"][f"fxgraph_cache_{how}"])}
 
-    def network(seed: int, width: int = 16, tied: bool = False) -> nn.Module:
-        torch.manual_seed(seed)
-        layers = [nn.Conv2d(1, width, 3, padding=1), nn.SiLU(), *(nn.Conv2d(width, width, 3, padding=1) for _ in "ab")]
-        if tied:
-            layers[3] = layers[2]
-        made = OneConvolution()
-        made.convolution = nn.Sequential(*layers, nn.Conv2d(width, 1, 1, bias=False))  # type: ignore[assignment]
-        return made
+    return look
 
-    assert looked_up(network(0, tied=True)) == {"miss": 1, "hit": 0, "bypass": 0}
-    assert looked_up(network(0)) == {"miss": 1, "hit": 0, "bypass": 0}
-    assert looked_up(network(1)) == {"miss": 0, "hit": 1, "bypass": 0}
-    assert looked_up(network(2, tied=True)) == {"miss": 0, "hit": 1, "bypass": 0}
-    assert looked_up(network(0, width=17)) == {"miss": 1, "hit": 0, "bypass": 0}
-    with torch.no_grad():
-        flat = network(3)
-        flat.convolution[2].bias.zero_()  # all zeros may be folded away
-    looked_up(flat)
-    assert looked_up(network(4))["hit"] == 1
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("one", "other"), [
+    (lambda: Deep(0), lambda: Deep(1)),
+    (lambda: Deep(0), lambda: Deep(0, width=17)),
+    (lambda: Deep(0), lambda: Deep(0, scale=3.0)),
+    (lambda: Deep(0), lambda: changed(0, lambda n: n.shift.fill_(2.0))),
+    (lambda: Deep(0), lambda: changed(0, lambda n: n.middle[1].bias.add_(1.0))),
+    (lambda: changed(0, lambda n: setattr(n.middle[0].bias, "data", n.middle[1].bias.data)), lambda: Deep(0)),
+    (lambda: changed(0, lambda n: setattr(n.middle[0].weight, "data", n.middle[1].weight.data)), lambda: Deep(0)),
+], ids=["weights", "form", "scalar", "buffer", "bias", "shared biases", "shared weights"])  # fmt: skip
+def test_frozen_code_is_found_again_by_the_very_weights_it_was_made_from(look_up, one, other):
+    assert look_up(one()) == {"miss": 1}
+    assert look_up(other()) == {"miss": 1}
+    assert look_up(one()) == {"hit": 1}
+    assert look_up(other()) == {"hit": 1}
+
+
+@pytest.mark.slow
+def test_what_is_packed_while_code_is_generated_is_found_by_its_weights_alone(look_up):
+    """A tuned product: its packed weights lie in the entry itself."""
+    import torch._inductor.config as inductor
+
+    with inductor.patch(max_autotune=True):
+        for seed in (0, 1):
+            assert "hit" not in look_up(Deep(seed))
+        look_up(Deep(0))
 
 
 @pytest.mark.slow
