@@ -116,10 +116,12 @@ def _merged(lanes: list[Iterator[tuple[Worker, dict[str, Any]]]], pinned: bool) 
     cores = sorted(os.sched_getaffinity(0)) if pinned else []
 
     def follow(lane: Iterator[tuple[Worker, dict[str, Any]]], core: int | None) -> None:
-        for worker, order in lane:
-            for event in worker.obey({**order, "core": core}):
-                events.put((worker, event))
-        events.put(None)
+        try:
+            for worker, order in lane:
+                for event in worker.obey({**order, "core": core}):
+                    events.put((worker, event))
+        finally:
+            events.put(None)
 
     for i, lane in enumerate(lanes):
         core = cores[i % len(cores)] if cores else None

@@ -174,11 +174,11 @@ def _time_group(job: Measurement, numbers: Sequence[int], able: list[str], task:
                 label = f"process {worker.number + 1} of {workload.processes}, {left_s:.0f} s left at most"
                 _take(job, event, worker.number, say, label)
 
-        if numbers[0] == 0 and (lives := next((w for w in crew if not w.dead), None)):
-            give(lives, do="axis", rows=[n for n in AXIS_ROWS if n in able], slices=AXIS_SLICES)
-
         def sound() -> list[str]:
             return [n for n in rows if not job.row(n).reason]
+
+        if numbers[0] == 0 and (lives := next((w for w in crew if not w.dead), None)):
+            give(lives, do="axis", rows=[n for n in AXIS_ROWS if n in (REFERENCE, *sound())], slices=AXIS_SLICES)
 
         def go_on_whole(worker: Worker, until: float) -> None:
             nonlocal spent_on_whole_s

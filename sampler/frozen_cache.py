@@ -3,8 +3,9 @@
 Inductor turns a graph away whose frozen weights oneDNN has packed, as those of convolutions are on a CPU, for they
 cannot be pickled (PyTorch #117888): every process compiles anew, for this project's network some ten seconds longer
 than need be. Those that are not packed enter its key by their shapes alone (#136505). But code may hold more of them
-than that: the value of a scalar, one name for two that share their memory, what was packed while it was generated. So
-here a frozen weight enters by its bytes, and code serves the very weights that it was made from, no others.
+than that: the value of a scalar, one name for two that share their memory, what was packed while it was generated. And
+nothing in the key tells of the CPU, for whose vectors code is written. So here a frozen weight enters by its bytes and
+beside the CPU's instructions: code serves the very weights and the kind of CPU that it was made for, no others.
 """
 
 import ctypes
@@ -13,7 +14,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 
 @cache
@@ -25,6 +26,7 @@ def keep_frozen_code() -> None:
     from torch._inductor import codecache
 
     try:
+        from torch._inductor.cpu_vec_isa import pick_vec_isa
         from torch._inductor.freezing_utils import is_frozen_param
     except ImportError:
         return
@@ -39,17 +41,19 @@ def keep_frozen_code() -> None:
 
     def begin_with(self, gm: GraphModule, *arguments, **options) -> None:
         begin(self, gm, *arguments, **options)
-        self.of_mkl = packed_by_mkl(gm)
+        self.digests = dict.fromkeys(packed_by_mkl(gm), "")
 
     def reduce_frozen(self, tensor: Tensor):
         if not is_frozen_param(tensor):
             return reduce(self, tensor)
         try:
-            content = "" if id(tensor) in self.of_mkl else digest(tensor)
+            if id(tensor) not in self.digests:
+                self.digests[id(tensor)] = digest(tensor)
+            isa = str(pick_vec_isa()) if tensor.device.type == "cpu" else ""
         except Exception as error:  # of a layout that is not known here: compiled anew, as without all this
             raise codecache.BypassFxGraphCache("frozen weights that cannot be read") from error
         form = str(tensor.dtype), tuple(tensor.shape), str(tensor.device), str(tensor.layout), _strides(tensor)
-        return tuple, ((*form, torch.get_num_threads(), content),)
+        return tuple, ((*form, isa, torch.get_num_threads(), self.digests[id(tensor)]),)
 
     def check_unfrozen(tensor: Tensor) -> None:
         if not is_frozen_param(tensor):
@@ -61,7 +65,9 @@ def keep_frozen_code() -> None:
 
 
 def digest(tensor: Tensor) -> str:
-    """SHA-256 of the bytes of a tensor [...], as it lies in memory if oneDNN has packed it."""
+    """SHA-256 of the bytes of a tensor [...], as it lies in memory if oneDNN has packed it; none if quantized."""
+    if tensor.is_quantized:
+        raise ValueError("the bytes of a quantized tensor are not all of it")
     if tensor.is_mkldnn:
         place, length = torch.ops.mkldnn.data_ptr(tensor), torch.ops.mkldnn._nbytes(tensor)
         return hashlib.sha256((ctypes.c_char * length).from_address(place)).hexdigest()
@@ -74,11 +80,13 @@ def packed_by_mkl(gm: GraphModule) -> set[int]:
 
     mkl._mkl_linear(x, packed, weight, bias, batch) has the weight it was made from beside it, which has a digest.
     """
-    found = set()
-    for node in gm.graph.nodes:
-        if str(node.target).startswith("mkl._mkl_linear") and all(a.op == "get_attr" for a in node.args[1:3]):
-            found.add(id(getattr(gm, node.args[1].target, None)))
-    return found
+    calls = [node.args[1:3] for node in getattr(getattr(gm, "graph", None), "nodes", ()) if _is_mkl_linear(node)]
+    beside = [packed for packed, weight in calls if {getattr(a, "op", "") for a in (packed, weight)} == {"get_attr"}]
+    return {id(getattr(gm, packed.target, None)) for packed in beside} - {id(None)}
+
+
+def _is_mkl_linear(node: Node) -> bool:
+    return str(node.target).startswith("mkl._mkl_linear") and len(node.args) > 2
 
 
 def _strides(tensor: Tensor) -> tuple[int, ...]:

@@ -104,6 +104,7 @@ def changed(seed: int, change) -> nn.Module:
 @pytest.fixture
 def look_up(schedule, tmp_path, monkeypatch):
     """Build and run with weights frozen, as a process of its own would; what became of it in Inductor's cache."""
+    import torch._inductor.config as inductor
     from torch._dynamo.utils import counters
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -113,7 +114,8 @@ def look_up(schedule, tmp_path, monkeypatch):
     def look(network: nn.Module) -> dict[str, int]:
         torch._dynamo.reset()
         counters.clear()
-        frozen = run(build(Variant("v", runtime=runtime.compiled_frozen), network), start, trajectory, noise)
+        with inductor.patch(fx_graph_cache=True, force_disable_caches=False):
+            frozen = run(build(Variant("v", runtime=runtime.compiled_frozen), network), start, trajectory, noise)
         torch.testing.assert_close(frozen, run(build(REFERENCE, network), start, trajectory, noise))
         return {how: n for how in ("miss", "hit", "bypass") if (n := counters["inductor"][f"fxgraph_cache_{how}"])}
 
@@ -141,11 +143,32 @@ def test_frozen_code_is_found_again_by_the_very_weights_it_was_made_from(look_up
 def test_what_is_packed_while_code_is_generated_is_found_by_its_weights_alone(look_up):
     """A tuned product: its packed weights lie in the entry itself."""
     import torch._inductor.config as inductor
+    from torch._dynamo.utils import counters
 
-    with inductor.patch(max_autotune=True):
-        for seed in (0, 1):
-            assert "hit" not in look_up(Deep(seed))
-        look_up(Deep(0))
+    with inductor.patch(max_autotune=True, max_autotune_gemm_backends="CPP"):
+        assert look_up(Deep(0)) == {"miss": 1}
+        assert counters["inductor"]["cpp_templated_kernel_counter"]
+        assert look_up(Deep(1)) == {"miss": 1}
+        assert look_up(Deep(0)) == {"hit": 1}
+
+
+@pytest.mark.slow
+def test_weights_that_share_their_memory_are_as_good_as_equal_ones(look_up):
+    """One name in the code for both: it is right for whoever has the same bytes twice."""
+    assert look_up(changed(0, lambda n: setattr(n.middle[0].bias, "data", n.middle[1].bias.data))) == {"miss": 1}
+    assert look_up(changed(0, lambda n: n.middle[0].bias.copy_(n.middle[1].bias))) == {"hit": 1}
+
+
+@pytest.mark.slow
+def test_code_for_one_kind_of_cpu_is_not_found_by_another(look_up, monkeypatch):
+    """A cache that machines share: code written for wider vectors and compiled for narrower ones is wrong."""
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    assert look_up(Deep(0)) == {"miss": 1}
+    mine = str(pick_vec_isa())
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2" if "avx512" in mine else "default")
+    assert str(pick_vec_isa()) != mine
+    assert look_up(Deep(0)) == {"miss": 1}
 
 
 @pytest.mark.slow
