@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.contenders import CONTENDERS, REFERENCE, TEXTBOOK
 from bench.quality import equivalence
-from bench.quality.equivalence import UNSURE, WORSE
+from bench.quality.equivalence import NOT_JUDGED, OPEN, WORSE
 from bench.quality.judging import Figures
 from bench.quality.same_noise import Divergence
 from bench.students_t import Interval, midmean, ratio_interval
@@ -146,6 +146,11 @@ class Row:
         stated = self._claim.get("budget")
         return equivalence.Budget(**stated) if stated else None
 
+    @property
+    def promises(self) -> bool:
+        """Whether it is red beyond its budget."""
+        return CONTENDERS[self.name].promises if self.name in CONTENDERS else True
+
     @cached_property
     def status(self) -> str:
         """'ok', 'red' (raised, ended its process, or claims to change no picture and does), 'grey', 'missing'."""
@@ -184,7 +189,7 @@ class Row:
         if self.divergence is not None and self.divergence.fault:
             return self.divergence.fault
         verdict, why = self.verdict
-        return f"layer 2 (other pictures): {why}" if verdict == WORSE else ""
+        return f"layer 2 (other pictures): {why}" if verdict == WORSE and self.promises else ""
 
     @cached_property
     def divergence(self) -> Divergence | None:
@@ -200,18 +205,22 @@ class Row:
 
     @cached_property
     def verdict(self) -> tuple[str, str]:
-        """EQUIVALENT, WORSE or UNSURE against the row's own budget and why; '' where it has none."""
+        """Against the row's own budget, as `equivalence.verdict` has it, and why; '' where it has none."""
         budget = self.budget
         if budget is None:
             return "", ""
         if self.figures is None or not self.figures.losses:
-            return UNSURE, "its pictures were not judged in this run; `python -m bench quality` draws enough of them"
-        return equivalence.verdict(self.figures.losses, budget)
+            return NOT_JUDGED, "no pictures were judged in this run; `python -m bench quality` draws enough of them"
+        return equivalence.verdict(self.figures.losses, budget, self._picture_s)
+
+    @property
+    def _picture_s(self) -> float | None:
+        return 1 / self.images_per_s if self.images_per_s else None
 
     @property
     def amber(self) -> bool:
         """It ran, and its pictures are not shown to be inside its budget."""
-        return self.status == "ok" and self.verdict[0] == UNSURE
+        return self.status == "ok" and self.verdict[0] in OPEN
 
     @property
     def absence(self) -> str:

@@ -122,11 +122,12 @@ def layer_2(found: Quality, device: str, samples: int, processes: int, say, kept
 
     tried = {name: see(those.images, those.labels)
              for name, point in trial.SHIPPED.items() for those in [drawn(point)]}  # fmt: skip
-    reference = tried["reference"]
+    reference, fresh = tried["reference"], tried["other seeds"]
     for name, point in points.items():
         say(f"judging {name}")
         those = drawn(name)
-        figures = judge(see(those.images, those.labels), reference, samples)
+        beside = fresh if name.endswith(plan.FRESH) and name != plan.OTHER_SEEDS else reference
+        figures = judge(see(those.images, those.labels), beside, samples)
         found.judged[name] = Judged(point.digest, point.path.steps, point.guidance, point.seed, those.cpu_s, figures)
     say("judging real test images and noise, and trying the metric")
     n = len(reference)

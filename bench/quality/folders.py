@@ -163,7 +163,7 @@ def between(generated: Tensor, real: Tensor) -> Distance:
     precision, recall = distances.precision_recall(few_g, few_r)
     return Distance(
         n, len(few_g), distances.frechet(distances.statistics(g), distances.statistics(r)),
-        kernel_distance(Set(few_g, one.bool(), one), few_r), precision, recall,
+        kernel_distance(Set(few_g, one.bool(), one, one.double()), few_r), precision, recall,
     )  # fmt: skip
 
 

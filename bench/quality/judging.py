@@ -1,7 +1,8 @@
 """Every figure of a set of pictures: what the quality table shows, from the shipped classifier and real features."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from bench.quality import distances, real
 from bench.quality.classifier import Accuracy, _batches, channels
 from bench.quality.equivalence import Loss, Set, kernel_distance, losses
+from bench.quality.strangeness import nearest, strangeness
 from sampler.errors import UsageError
 
 Features = Callable[[Tensor], Tensor]  # images [N, C, H, W] in [-1, 1] -> features [N, D]
@@ -20,7 +22,8 @@ class Figures:
     """What N pictures are worth. losses: against the reference's at the same seeds and labels, if it was given.
 
     alike: of how many Fréchet distance, precision, recall and score are: their bias depends on it, so that only
-    figures of as many may be compared.
+    figures of as many may be compared. recognised: the share of each label's pictures that is recognised as that label,
+    in the labels' order. strangeness: the mean over the pictures. Results that were stored before have neither.
     """
 
     pictures: int
@@ -33,6 +36,16 @@ class Figures:
     score: float
     diversity: float
     losses: dict[str, Loss]
+    recognised: list[float] = field(default_factory=list)
+    strangeness: float | None = None
+
+    @property
+    def worst_label(self) -> tuple[int, float] | None:
+        """The label that is recognised least, and the share that is; None where that was not stored."""
+        if not self.recognised:
+            return None
+        worst = min(range(len(self.recognised)), key=self.recognised.__getitem__)
+        return worst, self.recognised[worst]
 
     @property
     def accuracy(self) -> Accuracy:
@@ -68,7 +81,20 @@ def see(images: Tensor, labels: Tensor, classifier: nn.Module | None = None) -> 
         raise UsageError("some images hold NaN or infinity and cannot be judged")
     features = real.load().standard(channels(images, classifier))
     logits = torch.cat(list(_batches(images, classifier, "forward")))
-    return Seen(Set(features, logits.argmax(1) == labels, labels), logits, images)
+    return Seen(Set(features, logits.argmax(1) == labels, labels, strange(features, labels)), logits, images)
+
+
+def strange(features: Tensor, labels: Tensor) -> Tensor:
+    """How strange pictures are [N], by their features [N, 64] and labels [N], among the real ones that ship."""
+    known = real.load()
+    return strangeness(nearest(features, labels, known.train, known.labels), labels, _calibration(), known.labels)
+
+
+@cache
+def _calibration() -> Tensor:
+    """Distances of the real test images that ship to the nearest of the training images that do."""
+    known = real.load()
+    return nearest(known.test, known.labels, known.train, known.labels)
 
 
 def judge(seen: Seen, reference: Seen | None = None, alike: int | None = None) -> Figures:
@@ -91,6 +117,10 @@ def judge(seen: Seen, reference: Seen | None = None, alike: int | None = None) -
         score=distances.classifier_score(few.logits),
         diversity=distances.diversity(those.features, those.labels),
         losses={} if reference is None else losses(those, reference.set.first(n), known.train),
+        recognised=[
+            float(those.correct[those.labels == k].double().mean()) for k in those.labels.unique().sort().values
+        ],
+        strangeness=float(those.strange.mean()),
     )
 
 
@@ -98,7 +128,8 @@ def real_test(count: int) -> Seen:
     """Real test images as if they had been generated: the floor."""
     known = real.load()
     logits, labels = known.logits[:count], known.labels[:count]
-    return Seen(Set(known.test[:count], logits.argmax(1) == labels, labels), logits)
+    features = known.test[:count]
+    return Seen(Set(features, logits.argmax(1) == labels, labels, strange(features, labels)), logits)
 
 
 def noise(count: int, seed: int = 0) -> Seen:

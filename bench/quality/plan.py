@@ -21,10 +21,14 @@ GUIDANCE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
 GUIDANCE_STEPS = 100  # of the guidance curve: by the steps curve as good as 1,000
 REFERENCE, OTHER_SEEDS, DAMAGED = "ancestral-1000", "ancestral-1000-seed1", "ancestral-25"
 SHIFTED, EAGER = "shifted-schedule", "eager-1000"
-ANCHORS = (REFERENCE, OTHER_SEEDS, DAMAGED, SHIFTED)  # what the metric is tried on
+UNGUIDED, FEWER, FEW_LIMITED = "ddim-50-unguided", "ancestral-100", "limited-50"
+FEW_LIMITED_DDIM = "limited-ddim-50"
+# what the metric is tried on
+ANCHORS = (REFERENCE, OTHER_SEEDS, DAMAGED, SHIFTED, UNGUIDED, FEWER, FEW_LIMITED, FEW_LIMITED_DDIM)
 SHIFT = 50  # timesteps by which the network is misled
 SAMPLES, SAMPLES_CUDA = 200, 10_000  # pictures of a point
 MORE, SHORT = 2, 50  # times as many pictures of the anchors, and of paths as short as that, which cost little
+FRESH = "-seed1"  # of a point: the same at seeds that no choice was made on, held against the reference's there
 SAMPLERS = {"ancestral": ancestral, "strided": strided, "ddim": ddim}  # DDIM(1) is ancestral: the same table
 
 
@@ -51,7 +55,8 @@ ROWS = {
     "textbook-strided": Drawn("textbook-strided-250", "ancestral-250"),
     "strided": Drawn("strided-250", "ancestral-250"),
     "ddim": Drawn("ddim-50", "ancestral-50"),
-    "all-together": Drawn("limited-ddim-50", "ancestral-25"),
+    "all-few-steps": Drawn(FEW_LIMITED, "ancestral-25"),
+    "all-together": Drawn(FEW_LIMITED_DDIM, "ancestral-25"),
 }
 ON_CUDA = {
     "tf32": Drawn("tf32-1000"),
@@ -95,7 +100,8 @@ def points(device: str = "cpu") -> dict[str, Point]:
         ("textbook", ancestral(schedule, variance="beta", clip=None), fast),
         ("textbook-strided-250", textbook_strided_table(model, 250), fast),
         ("limited-1000", full, limited),
-        ("limited-ddim-50", of_curve["ddim-50"], limited),
+        (FEW_LIMITED, of_curve["ancestral-50"], limited),
+        (FEW_LIMITED_DDIM, of_curve["ddim-50"], limited),
         (SHIFTED, shifted(schedule, GUIDANCE_STEPS, SHIFT), fast),
         *((guidance_point(s), fewer, BATCHED) for s in GUIDANCE if s != SCALE),
         *((name, of_curve.get(name.removeprefix("half-limited-"), full), variant)
@@ -103,8 +109,15 @@ def points(device: str = "cpu") -> dict[str, Point]:
     ]  # fmt: skip
     scales = {guidance_point(s): s for s in GUIDANCE}
     made = [Point(name, path, scales.get(name, SCALE), variant=variant, device=device) for name, path, variant in found]
-    made.append(Point(OTHER_SEEDS, full, seed=1, variant=fast, device=device))
+    made.append(Point(UNGUIDED, of_curve["ddim-50"], 1.0, variant=fast, device=device))
+    made += [replace(point, name=point.name + FRESH, seed=1) for point in made if point.name in confirmed(device)]
     return {point.name: point for point in made}
+
+
+def confirmed(device: str) -> set[str]:
+    """Points drawn at fresh seeds too: the reference, and every row that takes few steps, which may win by chance."""
+    few = {drawn.point for drawn in rows(device).values() if drawn.point.endswith(f"-{SHORT}")}
+    return {REFERENCE} | few
 
 
 def of_device(device: str) -> Callable[[], dict[str, Point]]:

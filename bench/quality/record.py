@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.contenders import CONTENDERS
 from bench.quality import equivalence, plan
-from bench.quality.equivalence import UNSURE
+from bench.quality.equivalence import NOT_JUDGED, OPEN, PASSES, UNSURE
 from bench.quality.judging import Figures
 from bench.quality.same_noise import Divergence
 from bench.quality.trial import Power, Tried
@@ -68,13 +68,34 @@ class Quality:
         return bool(self.trial) and all(tried.right for tried in self.trial)
 
     def verdict(self, row: str) -> tuple[str, str]:
-        """EQUIVALENT, WORSE or UNSURE of a row that draws other pictures, and why; '' where it states no budget."""
-        budget, drawn = CONTENDERS[row].budget, plan.rows(self.device).get(row)
-        if budget is None or drawn is None:
+        """Of a row that draws other pictures, as `equivalence.verdict` has it, and why; '' where it has no budget."""
+        drawn = plan.rows(self.device).get(row)
+        return ("", "") if drawn is None else self._verdict_of(row, drawn.point)
+
+    def fresh(self, row: str) -> tuple[str, str]:
+        """The same by pictures of fresh seeds, on which nothing was chosen."""
+        drawn = plan.rows(self.device).get(row)
+        return ("", "") if drawn is None else self._verdict_of(row, drawn.point + plan.FRESH)
+
+    def confirmed(self, row: str) -> bool:
+        """Whether the row is inside its budget by the seeds that were looked at first and by fresh ones."""
+        return self.verdict(row)[0] in PASSES and self.fresh(row)[0] in PASSES
+
+    def pictures_of(self, row: str) -> str:
+        """How many pictures of which seeds a row's two verdicts stand on."""
+        point = plan.rows(self.device)[row].point
+        first, fresh = self.judged[point], self.judged.get(point + plan.FRESH)
+        again = "" if fresh is None else f", and by {fresh.figures.pictures} of seed {fresh.seed}"
+        return f"{first.figures.pictures} pictures of seed {first.seed}{again}"
+
+    def _verdict_of(self, row: str, point: str) -> tuple[str, str]:
+        budget = CONTENDERS[row].budget
+        if budget is None:
             return "", ""
-        if drawn.point not in self.judged:
-            return UNSURE, "its pictures are not drawn"
-        verdict, why = equivalence.verdict(self.judged[drawn.point].figures.losses, budget)
+        if point not in self.judged:
+            return NOT_JUDGED, "its pictures are not drawn"
+        judged = self.judged[point]
+        verdict, why = equivalence.verdict(judged.figures.losses, budget, judged.cpu_s / judged.figures.pictures)
         if not self.metric_holds:
             return UNSURE, f"the metric did not pass its trial; it would have said {verdict}: {why}"
         return verdict, why
@@ -86,12 +107,12 @@ class Quality:
         found += [(row, d.fault) for row, d in self.divergence.items() if d.fault]
         for row in plan.rows(self.device):
             verdict, why = self.verdict(row)
-            if verdict == equivalence.WORSE:
+            if verdict == equivalence.WORSE and CONTENDERS[row].promises:
                 found.append((row, f"layer 2 (other pictures): {why}"))
         return found
 
     def unsure(self) -> list[str]:
-        return [row for row in plan.rows(self.device) if self.verdict(row)[0] == UNSURE]
+        return [row for row in plan.rows(self.device) if self.verdict(row)[0] in OPEN]
 
     def json(self) -> str:
         plain = {name: getattr(self, name) for name in ("environment", "started", "command", "samples", "faults",

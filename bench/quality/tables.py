@@ -7,15 +7,25 @@ import pandas as pd
 
 from bench.contenders import CONTENDERS
 from bench.quality import divergence, plan
-from bench.quality.equivalence import LOSSES, UNSURE, Loss
+from bench.quality.equivalence import JUDGED_FROM, LOSSES, NOT_JUDGED, UNSURE, Loss
 from bench.quality.judging import Figures
 from bench.quality.record import Quality
+from sampler.data import CLASSES
 
 # what the textbook says of a technique's quality impact, by the rows that test it
 CLAIMS = {"textbook": "best", "textbook-strided": "noticeable", "strided": "noticeable", "ddim": "minimal",
           "compiled": "none", "autocast-bf16": "minimal", "cast-bf16": "minimal", "autocast-fp16": "minimal",
           "cast-fp16": "minimal"}  # fmt: skip
-IN_SHORT = ("textbook", "textbook-strided", "ddim", "compiled", "autocast-bf16", "limited-guidance", "all-together")
+IN_SHORT = (
+    "textbook",
+    "textbook-strided",
+    "ddim",
+    "compiled",
+    "autocast-bf16",
+    "limited-guidance",
+    "all-few-steps",
+    "all-together",
+)  # those that the run has judged
 
 
 def csv(found: Quality, points: Iterable[str] | None = None) -> str:
@@ -43,6 +53,9 @@ def _record(figures: Figures) -> dict[str, Any]:
         "label_accuracy": figures.accuracy.value, "label_accuracy_low": low, "label_accuracy_high": high,
         "diversity": figures.diversity, "pictures_of_the_next_four": figures.alike, "frechet": figures.frechet,
         "precision": figures.precision, "recall": figures.recall, "classifier_score": figures.score,
+        "strangeness": figures.strangeness,
+        "worst_label": None if figures.worst_label is None else CLASSES[figures.worst_label[0]],
+        "worst_label_accuracy": None if figures.worst_label is None else figures.worst_label[1],
     }  # fmt: skip
     for name, loss in figures.losses.items():
         record |= _bounds(f"{name}_lost", loss)
@@ -84,7 +97,7 @@ def anchors(found: Quality) -> str:
         f"N pictures a row, at the same seeds and labels as the reference's; brackets: 95 %. Fréchet: of the first "
         f"{reference.alike}, since its bias depends on N. The reference is at {shown(reference.kernel)} (Fréchet "
         f"{reference.frechet:.2f}, N = {reference.pictures}). {floor_and_ceiling(found)} Of kernel distance, label "
-        f"accuracy and diversity within a label, the reference with *other seeds* loses {lost(seeds)} "
+        f"accuracy, diversity within a label and strangeness, the reference with *other seeds* loses {lost(seeds)} "
         f"(N = {seeds.pictures}), *25 of 1,000 ancestral steps* lose {lost(damaged)} (N = {damaged.pictures})."
     )
 
@@ -102,8 +115,9 @@ def floor_and_ceiling(found: Quality) -> str:
 
 def rows(found: Quality) -> str:
     """What each row of the speed table does to the pictures, beside what the textbook says of it."""
-    head = ("row", "textbook says", "N", "kernel distance lost", "label accuracy lost", "diversity lost", "Fréchet",
-            "budget", "verdict", "about its time on plain steps loses")  # fmt: skip
+    head = ("row", "textbook says", "N", "kernel distance lost", "label accuracy lost", "diversity lost",
+            "stranger by", "worst label", "Fréchet", "budget", "verdict", "at fresh seeds",
+            "about its time on plain steps loses")  # fmt: skip
     lines = []
     for name, contender in CONTENDERS.items():
         drawn, same = plan.rows(found.device).get(name), _same(found, name)
@@ -111,18 +125,21 @@ def rows(found: Quality) -> str:
         if drawn is not None and drawn.point in found.judged:
             f, budget, control = found.judged[drawn.point].figures, contender.budget, found.judged.get(drawn.control)
             lines.append([
-                name, claim, str(f.pictures), *(shown(f.losses[loss]) for loss in LOSSES), _frechet(found, f),
-                same or ("none stated" if budget is None else " / ".join(f"{getattr(budget, x):g}" for x in LOSSES)),
-                _verdict(found, name),
+                name, claim, str(f.pictures), *_lost(f), _worst(f), _frechet(found, f),
+                same or ("none stated" if budget is None else " / ".join(f"{getattr(budget, x):.3g}" for x in LOSSES)),
+                _verdict(found, name), _fresh(found, name),
                 "–" if control is None else f"{shown(control.figures.losses['kernel'])} ({control.steps:,} steps)",
             ])  # fmt: skip
         elif same:
-            lines.append([name, claim, "–", "–", "–", "–", "–", same, _verdict(found, name), "–"])
+            lines.append([name, claim, *["–"] * 7, same, _verdict(found, name), "–", "–"])
     reasons = dict.fromkeys(f"{c.budget.reason} ({c.budget.measured})" for c in CONTENDERS.values() if c.budget)
     return "\n".join([
         "## What each row does to the pictures", "", *table(head, lines), "", anchors(found), "",
-        "A row is EQUIVALENT where the 95 % upper bound of every loss is inside its budget, WORSE where the lower "
-        f"bound of one is beyond it, else {UNSURE}. The budgets: " + "; ".join(reasons) + ". The reference's pictures "
+        "A row is EQUIVALENT where every difference is inside its budget on both sides (95 %), NO WORSE where only the "
+        f"side of the loss is shown, WORSE where the lower bound of a loss is beyond its budget, else {UNSURE}. Of "
+        f"fewer than {JUDGED_FROM} pictures, or without a measure of strangeness, it is {NOT_JUDGED}. A margin's own error "
+        "counts. Fresh seeds: seed 1, on which nothing was chosen. The budgets: " + "; ".join(reasons) + ". A row "
+        "without a promise is judged by the same budget, and is not red for it. The reference's pictures "
         "are drawn by batched guidance in a compiled step; `compiled` shows what drawing the same noise without the "
         "compiler loses against them.",
     ])  # fmt: skip
@@ -130,18 +147,42 @@ def rows(found: Quality) -> str:
 
 def claimed(found: Quality) -> str:
     """In short: what the textbook says of its techniques, in its order, and of what is best here, and what it costs."""
-    head = ("row", "textbook says", "N", "kernel distance lost", "label accuracy lost", "diversity lost", "verdict")
+    head = ("row", "textbook says", "N", "kernel distance lost", "label accuracy lost", "diversity lost", "stranger by",
+            "verdict", "at fresh seeds")  # fmt: skip
     lines = []
     for name in IN_SHORT:
-        f = found.judged[plan.rows(found.device)[name].point].figures
-        what = (shown(f.losses[loss]) for loss in LOSSES)
-        lines.append([name, CLAIMS.get(name, "–"), str(f.pictures), *what, _verdict(found, name)])
+        drawn = plan.rows(found.device).get(name)
+        if drawn is None or drawn.point not in found.judged:
+            continue
+        f = found.judged[drawn.point].figures
+        lines.append(
+            [name, CLAIMS.get(name, "–"), str(f.pictures), *_lost(f), _verdict(found, name), _fresh(found, name)]
+        )
     return "\n".join([*table(head, lines), "", floor_and_ceiling(found), best_sentence(found)])
 
 
 def _frechet(found: Quality, figures: Figures) -> str:
     """Only where it is of as many pictures as the reference's."""
     return f"{figures.frechet:.2f}" if figures.alike == found.judged[plan.REFERENCE].figures.alike else "–"
+
+
+def _lost(figures: Figures) -> list[str]:
+    """Every loss with its interval; what an older result has not measured is a dash."""
+    return [shown(figures.losses[name]) if name in figures.losses else "–" for name in LOSSES]
+
+
+def _worst(figures: Figures) -> str:
+    """The label that is recognised least."""
+    if figures.worst_label is None:
+        return "–"
+    label, share = figures.worst_label
+    return f"{CLASSES[label]} {share:.0%}"
+
+
+def _fresh(found: Quality, row: str) -> str:
+    """The verdict by pictures of fresh seeds, where some were drawn."""
+    verdict, why = found.fresh(row)
+    return verdict if verdict and "not drawn" not in why else "–"
 
 
 def _same(found: Quality, row: str) -> str:
@@ -200,15 +241,26 @@ def best_sentence(found: Quality) -> str:
 
 
 def tried(found: Quality) -> str:
-    lines = [[t.name, "WORSE" if t.bad else "EQUIVALENT", t.verdict, *(shown(t.losses[loss]) for loss in LOSSES),
+    lines = [[t.name, t.must, t.verdict, *(shown(t.losses[loss]) if loss in t.losses else "–" for loss in LOSSES),
               "yes" if t.right else "**NO**"] for t in found.trial]  # fmt: skip
-    head = ("set", "must be", "is", "kernel distance lost", "label accuracy lost", "diversity lost", "right")
+    head = (
+        "set",
+        "must be",
+        "is",
+        "kernel distance lost",
+        "label accuracy lost",
+        "diversity lost",
+        "stranger by",
+        "right",
+    )
     return "\n".join([
         "## The metric on trial", "", *table(head, lines), "",
-        f"N = {found.trial[0].losses['kernel'].pictures}, against the budget of rows that keep their steps. How often "
-        "it judges rightly, by N, over sets drawn anew from these:", "",
-        *table(("N", "25 steps rejected", "other seeds accepted"),
-               [[f"{p.pictures:,}", f"{p.rejected:.0%}", f"{p.accepted:.0%}"] for p in found.power]),
+        f"N = {found.trial[0].losses['kernel'].pictures}, against the budget of rows that keep their steps; sets of 50 "
+        "and 100 steps against that of rows that take fewer. How often it judges rightly, by N, over sets drawn anew "
+        "from these:", "",
+        *table(("N", "25 steps rejected", "limited DDIM rejected", "other seeds accepted"),
+               [[f"{p.pictures:,}", f"{p.rejected:.0%}", "–" if p.strange is None else f"{p.strange:.0%}",
+                 f"{p.accepted:.0%}"] for p in found.power]),
     ])  # fmt: skip
 
 
@@ -240,7 +292,7 @@ def terminal(found: Quality) -> str:
 
 
 def lost(figures: Figures) -> str:
-    return " / ".join(shown(figures.losses[name]) for name in LOSSES)
+    return " / ".join(_lost(figures))
 
 
 def shown(loss: Loss) -> str:

@@ -4,7 +4,7 @@ from bench.contenders import REFERENCE
 from bench.cost import Cost
 from bench.measurement import Measurement, Row
 from bench.quality import plan
-from bench.quality.equivalence import EQUIVALENT, UNSURE, WORSE
+from bench.quality.equivalence import NOT_JUDGED, PASSES, WORSE
 from bench.report.ladder import drawable
 from bench.report.sources import Beside
 from bench.report.table import pays_from, shown
@@ -31,25 +31,46 @@ def within_budget(measurement: Measurement, beside: Beside) -> str:
     if not lossy:
         return "No row that draws other pictures was measured."
     found = {row.name: verdict(row, beside)[0] for row in lossy}
-    inside = next((row for row in lossy if found[row.name] == EQUIVALENT), None)
-    if inside is not None:
-        return (f"Within its quality budget, **{inside.name}** is the fastest: **{shown(inside.speedup)} times as "
-                f"fast**{cost(inside)}.")  # fmt: skip
+    inside = [row for row in lossy if found[row.name] in PASSES]
+    sure = next((row for row in inside if confirmed(row, beside)), None)
+    if sure is not None:
+        return (f"Within its quality budget, **{sure.name}** is the fastest: **{shown(sure.speedup)} times as "
+                f"fast**{cost(sure)}; {by_pictures(sure, beside)}{_faster(inside, sure)}.")  # fmt: skip
+    if inside:
+        return (f"**{inside[0].name}**, {shown(inside[0].speedup)} times as fast, is within its quality budget, which "
+                f"pictures of fresh seeds have not confirmed ({JUDGE} draws them).")  # fmt: skip
     fastest = f"the fastest of them, **{lossy[0].name}**, is {shown(lossy[0].speedup)} times as fast"
-    if not set(found.values()) & {EQUIVALENT, WORSE} and not judged(beside, measurement):
+    if not set(found.values()) & {*PASSES, WORSE} and not judged(beside, measurement):
         return (f"Whether rows that draw other pictures stay within their quality budget is not judged yet ({JUDGE} "
                 f"does); {fastest}.")  # fmt: skip
     return f"No row that draws other pictures is shown to stay within its quality budget; {fastest}."
 
 
+def confirmed(row: Row, beside: Beside) -> bool:
+    """Whether pictures of fresh seeds, on which nothing was chosen, give a verdict that passes too."""
+    return judged(beside, row.measurement) and beside.quality is not None and beside.quality.confirmed(row.name)
+
+
+def by_pictures(row: Row, beside: Beside) -> str:
+    """How many pictures, of which seeds, the verdict stands on."""
+    assert beside.quality is not None
+    return f"no worse by {beside.quality.pictures_of(row.name)}"
+
+
+def _faster(inside: list[Row], sure: Row) -> str:
+    """Rows that are faster and inside their budget, but not at fresh seeds."""
+    faster = [row.name for row in inside[: inside.index(sure)]]
+    return f". Faster, but not confirmed on fresh seeds: {', '.join(faster)}" if faster else ""
+
+
 def verdict(row: Row, beside: Beside) -> tuple[str, str]:
     """What is known of the row's pictures: from this run, else from the quality run beside it."""
     mine = row.verdict
-    if mine[0] in ("", EQUIVALENT, WORSE) or not judged(beside, row.measurement):
+    if mine[0] in ("", *PASSES, WORSE) or not judged(beside, row.measurement):
         return mine
     assert beside.quality is not None
     other = beside.quality.verdict(row.name)
-    return other if other[0] else (UNSURE, mine[1])
+    return other if other[0] else (NOT_JUDGED, mine[1])
 
 
 def judged(beside: Beside, measurement: Measurement) -> bool:

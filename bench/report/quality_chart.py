@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from bench.measurement import Measurement, Row
 from bench.quality import charts, divergence, plan, tables
-from bench.quality.equivalence import EQUIVALENT, Loss
+from bench.quality.equivalence import PASSES, Loss
 from bench.quality.record import Quality
 from bench.quality.same_noise import FACTOR, Divergence
 from bench.report import frontier, labels
@@ -18,12 +18,15 @@ from bench.report.style import NARROW_INCHES, Plot, colour
 from bench.report.table import heading, shown
 
 
+def losses_of(row: Row, quality: Quality) -> dict[str, Loss]:
+    """What the row's pictures lose against the reference's; empty where none were judged."""
+    drawn = plan.rows(quality.device).get(row.name)
+    return quality.judged[drawn.point].figures.losses if drawn is not None and drawn.point in quality.judged else {}
+
+
 def kernel_lost(row: Row, quality: Quality) -> Loss | None:
     """Kernel distance that the row's pictures lose against the reference's."""
-    drawn = plan.rows(quality.device).get(row.name)
-    if drawn is None or drawn.point not in quality.judged:
-        return None
-    return quality.judged[drawn.point].figures.losses.get("kernel")
+    return losses_of(row, quality).get("kernel")
 
 
 def against_speed(measurement: Measurement, beside: Beside) -> Plot | None:
@@ -36,7 +39,7 @@ def against_speed(measurement: Measurement, beside: Beside) -> Plot | None:
     points = [(row, loss) for row in rows if (loss := kernel_lost(row, quality)) is not None]
     if not points:
         return None
-    sound = [row for row, _ in points if verdict(row, beside)[0] == EQUIVALENT]
+    sound = [row for row, _ in points if verdict(row, beside)[0] in PASSES]
     best = max(sound, key=lambda r: r.speedup.value, default=None)  # type: ignore[union-attr]
     title = (
         "No row that draws other pictures is shown to stay within its quality budget"
@@ -62,7 +65,7 @@ def _draw(points: list[tuple[Row, Loss]], measurement: Measurement, quality: Qua
                       textcoords="offset points", fontsize=6.5, color=colour("quiet"))  # fmt: skip
     names: list[tuple[float, float, str, str]] = []
     for row, loss in points:
-        hue = "green" if verdict(row, beside)[0] == EQUIVALENT else "vermilion"
+        hue = "green" if verdict(row, beside)[0] in PASSES else "vermilion"
         assert row.speedup is not None
         _bars(axes, [(row.speedup.value, loss)], hue, marker="D" if hue == "green" else "s", line="")
         names.append((row.speedup.value, loss.value, row.name, colour(hue)))

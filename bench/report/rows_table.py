@@ -8,9 +8,9 @@ from bench.contenders import REFERENCE
 from bench.cost import Cost
 from bench.measurement import Measurement, Row
 from bench.report.answer import verdict
-from bench.report.quality_chart import kernel_lost
+from bench.report.quality_chart import losses_of
 from bench.report.sources import Beside
-from bench.report.table import _mib, _number, pays_from, quality_in_short, shown
+from bench.report.table import _mib, _number, lost_in_short, pays_from, quality_in_short, shown
 from bench.students_t import Interval
 from bench.workload import Workload
 
@@ -108,14 +108,13 @@ def _pictures(row: Row, beside: Beside) -> Cell:
     """What the row does to the pictures: as this run judged it, else as the quality run beside it did."""
     if row.lossless:
         return Cell({"–": "the same"}.get(text := quality_in_short(row), text), 0.0)
-    lost = None if beside.quality is None or row.figures is not None else kernel_lost(row, beside.quality)
-    if lost is None:
+    known = None if beside.quality is None or row.figures is not None else losses_of(row, beside.quality)
+    if not known:
         figures = row.figures
-        known = None if figures is None or "kernel" not in figures.losses else figures.losses["kernel"].value
-        return Cell(quality_in_short(row), known)
-    low, high = lost.interval
+        value = None if figures is None or "kernel" not in figures.losses else figures.losses["kernel"].value
+        return Cell(quality_in_short(row), value)
     said = verdict(row, beside)[0].lower() or "reported"
-    return Cell(f"{said}: {lost.value:.3f} [{low:.3f}, {high:.3f}]", lost.value)
+    return Cell(f"{said}: {lost_in_short(known)}", known["kernel"].value)
 
 
 def _pays(cost: Cost, text: str) -> float | None:

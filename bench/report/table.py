@@ -8,7 +8,7 @@ import pandas as pd
 from bench.cost import FIRST_CALL_PARTS, Cost
 from bench.measurement import Measurement, Row
 from bench.memory import PARTS
-from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE
+from bench.quality.equivalence import LOSSES, Loss
 from bench.students_t import Interval
 
 
@@ -81,12 +81,18 @@ def quality_in_short(row: Row) -> str:
         if row.divergence is None:
             return "–"
         return "same bits" if row.divergence.same_bits else "same"
-    verdict = {"": "reported", EQUIVALENT: "equivalent", UNSURE: "unsure", WORSE: "worse"}[row.verdict[0]]
+    verdict = row.verdict[0].lower() or "reported"
     if row.figures is None or "kernel" not in row.figures.losses:
         return "reported only" if not row.verdict[0] else verdict
-    loss = row.figures.losses["kernel"]
+    return f"{verdict}: {lost_in_short(row.figures.losses)}"
+
+
+def lost_in_short(losses: dict[str, Loss]) -> str:
+    """The kernel distance lost, with its interval, and how much stranger the pictures are, where that is known."""
+    loss = losses["kernel"]
     low, high = loss.interval
-    return f"{verdict}: {loss.value:.3f} [{low:.3f}, {high:.3f}]"
+    stranger = f", strange {losses['strangeness'].value:+.2f}" if "strangeness" in losses else ""
+    return f"{loss.value:.3f} [{low:.3f}, {high:.3f}]{stranger}"
 
 
 def _cost(cost: Cost) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from bench.contenders import REFERENCE
 from bench.measurement import Measurement, Row
 from bench.quality.classifier import Accuracy
-from bench.quality.equivalence import EQUIVALENT, UNSURE
+from bench.quality.equivalence import EQUIVALENT, NO_WORSE, NOT_JUDGED, UNSURE, WORSE
 from bench.quality.judging import judge, noise, real_test
 from bench.quality.tables import shown as kernel_shown
 from bench.report.table import _table, shown
@@ -34,7 +34,10 @@ CLAIMS = (
 # when a row that draws other pictures is of use, by what is known of them
 ACCEPTABLE = {
     EQUIVALENT: "where other pictures of the same quality will do",
+    NO_WORSE: "where other pictures that are no worse will do",
     UNSURE: "where pictures that are not shown to be as good will do",
+    NOT_JUDGED: "where pictures that nobody has judged will do",
+    WORSE: "where pictures that are shown to be worse will do",
     "": "where its loss is acceptable",
 }
 HEAD = (

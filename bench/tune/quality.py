@@ -18,7 +18,7 @@ from bench import environment
 from bench.contenders import Contender
 from bench.quality import drawing, judged, plan, record, trial
 from bench.quality.drawing import FROZEN, Point
-from bench.quality.equivalence import EQUIVALENT, LEAST, UNSURE, WORSE, Budget, Loss, verdict
+from bench.quality.equivalence import LEAST, PASSES, UNSURE, WORSE, Budget, Loss, verdict
 from bench.quality.judging import judge
 from bench.tune.asked import LOSSLESS, Asked, budget_of
 from bench.tune.space import AT, BY_NAME, REFERENCE, Choice, contender, with_value
@@ -36,7 +36,7 @@ COMPILED = 0.75  # of an eager step, about what a compiled one takes with its pa
 
 @dataclass(frozen=True)
 class Judged:
-    """EQUIVALENT, WORSE or UNSURE (SAME: it changes no picture) and why; what is lost, and how that is known."""
+    """A verdict of `equivalence` (SAME: it changes no picture) and why; what is lost, and how that is known."""
 
     verdict: str
     why: str
@@ -45,7 +45,7 @@ class Judged:
 
     @property
     def passes(self) -> bool:
-        return self.verdict in (SAME, EQUIVALENT)
+        return self.verdict in (SAME, *PASSES)
 
     @property
     def text(self) -> str:

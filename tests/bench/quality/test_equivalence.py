@@ -5,22 +5,38 @@ import pytest
 import torch
 
 from bench.quality import equivalence
-from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE, Budget, Loss, Set, kernel_distance, losses
+from bench.quality.equivalence import (
+    EQUIVALENT,
+    JUDGED_FROM,
+    LOSSES,
+    NO_WORSE,
+    NOT_JUDGED,
+    UNSURE,
+    WORSE,
+    Budget,
+    Loss,
+    Set,
+    kernel_distance,
+    losses,
+)
 from sampler.errors import UsageError
 
 stats = pytest.importorskip("scipy.stats")
 
-BUDGET = Budget(0.1, 0.1, 0.1, "for a test", "nowhere")
+BUDGET = Budget(0.1, 0.1, 0.1, "for a test", "nowhere", strangeness=0.1, strangeness_error=0.0)
 
 
-def drawn(count: int, seed: int, shift: float = 0.0, accuracy: float = 0.9, spread: float = 1.0) -> Set:
+def drawn(
+    count: int, seed: int, shift: float = 0.0, accuracy: float = 0.9, spread: float = 1.0, strange: float = 0.4
+) -> Set:
     """Pictures of ten labels whose features lie around the label's centre."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 10
     centres = torch.randn(10, 16, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
     noise = torch.randn(count, 16, generator=generator, dtype=torch.float64) * spread
     correct = torch.rand(count, generator=generator) < accuracy
-    return Set(centres[labels] + noise + shift, correct, labels)
+    odd = -torch.rand(count, generator=generator, dtype=torch.float64).log() * strange
+    return Set(centres[labels] + noise + shift, correct, labels, odd)
 
 
 REAL = drawn(500, 7).features
@@ -40,7 +56,11 @@ def found(**values: tuple[float, float]) -> dict[str, Loss]:
         ({"diversity": (0.2, 0.08)}, UNSURE),
         ({"kernel": (0.2, 0.01)}, WORSE),
         ({"accuracy": (0.2, 0.01), "kernel": (0.0, 0.5)}, WORSE),
-        ({"diversity": (-0.5, 0.01)}, EQUIVALENT),
+        ({"strangeness": (0.2, 0.01)}, WORSE),
+        ({"strangeness": (0.09, 0.02)}, UNSURE),
+        ({"diversity": (-0.5, 0.01)}, NO_WORSE),
+        ({"kernel": (-0.09, 0.02)}, NO_WORSE),
+        ({"kernel": (-0.5, 0.01), "strangeness": (0.2, 0.01)}, WORSE),
         ({"kernel": (float("nan"), 0.01)}, UNSURE),
         ({"kernel": (0.0, float("nan"))}, UNSURE),
     ],
@@ -51,9 +71,42 @@ def test_a_verdict_takes_every_loss_to_pass_and_one_to_fail(values: dict, expect
     assert "N = 200" in why
 
 
+def test_what_is_better_than_the_reference_is_never_a_gain_alone() -> None:
+    """A set that is shown to differ is called no worse, and the sentence says in what it differs."""
+    _, why = equivalence.verdict(found(diversity=(-0.5, 0.01)), BUDGET)
+    assert "different" in why
+    assert "diverse" in why
+    assert "different" not in equivalence.verdict(found(), BUDGET)[1]
+
+
+def test_a_margin_that_was_measured_carries_its_own_error() -> None:
+    lost = found(kernel=(0.07, 0.01))
+    sure, measured = BUDGET, Budget(0.1, 0.1, 0.1, "", "", strangeness=0.1, strangeness_error=0.0, kernel_error=0.03)
+    assert equivalence.verdict(lost, sure)[0] == EQUIVALENT
+    assert equivalence.verdict(lost, measured)[0] == UNSURE
+    beyond = found(kernel=(0.13, 0.01))
+    assert equivalence.verdict(beyond, sure)[0] == WORSE
+    assert equivalence.verdict(beyond, measured)[0] == UNSURE
+
+
+def test_of_few_pictures_nothing_is_said_but_how_many_are_missing() -> None:
+    lost = {name: Loss(0.0, 0.001, JUDGED_FROM - 140) for name in LOSSES}
+    verdict, why = equivalence.verdict(lost, BUDGET, picture_s=0.5)
+    assert verdict == NOT_JUDGED
+    assert "140 more" in why
+    assert "70 s" in why
+
+
+def test_a_result_without_strangeness_may_fail_and_cannot_pass() -> None:
+    old = {name: loss for name, loss in found().items() if name != "strangeness"}
+    assert equivalence.verdict(old, BUDGET)[0] == NOT_JUDGED
+    old["kernel"] = Loss(0.5, 0.01, 200)
+    assert equivalence.verdict(old, BUDGET)[0] == WORSE
+
+
 def test_not_knowing_is_not_passing() -> None:
     """No difference at all, and too few pictures to say so."""
-    few = drawn(50, 1)
+    few = drawn(JUDGED_FROM, 1)
     verdict, _ = equivalence.verdict(losses(few, few, REAL), Budget(1e-6, 1e-3, 1e-6, "", ""))
     assert verdict == UNSURE
 
@@ -70,7 +123,8 @@ def test_a_set_against_itself_loses_nothing() -> None:
 def test_what_is_lost_is_seen_in_the_loss_that_it_concerns() -> None:
     reference = drawn(200, 1)
     moved, unrecognised, narrow = drawn(200, 2, shift=0.6), drawn(200, 2, accuracy=0.5), drawn(200, 2, spread=0.5)
-    for row, name in ((moved, "kernel"), (unrecognised, "accuracy"), (narrow, "diversity")):
+    odd = drawn(200, 2, strange=0.8)
+    for row, name in ((moved, "kernel"), (unrecognised, "accuracy"), (narrow, "diversity"), (odd, "strangeness")):
         lost = losses(row, reference, REAL)
         assert lost[name].lower > 0
     same = losses(drawn(200, 3), reference, REAL)

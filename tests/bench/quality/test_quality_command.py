@@ -24,7 +24,7 @@ from tests.bench.synthetic import ENVIRONMENT
 N = 200
 
 
-def figures(kernel: float = 0.1, lost: float = 0.0, error: float = 0.01, correct: int = 190) -> Figures:
+def figures(kernel: float = 0.1, lost: float = 0.0, error: float = 0.005, correct: int = 190) -> Figures:
     losses = {name: Loss(lost if name == "kernel" else 0.0, error, N) for name in LOSSES}
     return Figures(N, N, Loss(kernel, 0.02, N), 7.0, 0.5, 0.4, correct, 8.0, 9.0, losses)
 

@@ -9,7 +9,7 @@ from bench.__main__ import failures, unsure
 from bench.contenders import AT_FEWER_STEPS, CONTENDERS, Contender, ddim_path
 from bench.environment import ROOT
 from bench.quality import judged, plan
-from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE, Loss
+from bench.quality.equivalence import EQUIVALENT, LOSSES, NOT_JUDGED, UNSURE, WORSE, Loss
 from bench.quality.judging import Figures
 from bench.report import rows_table, table, textbook_table
 from bench.workload import workload
@@ -31,8 +31,8 @@ def run_of(*events: dict, rows=("ddim", "textbook-strided")):
 @pytest.mark.parametrize(
     ("lost", "error", "verdict", "status", "exit_code", "strict"),
     [
-        (0.0, 0.01, EQUIVALENT, "ok", 0, 0),
-        (0.1, 0.02, UNSURE, "ok", 0, 2),
+        (0.0, 0.005, EQUIVALENT, "ok", 0, 0),
+        (0.1, 0.01, UNSURE, "ok", 0, 2),
         (0.5, 0.01, WORSE, "red", 1, 1),
     ],
 )
@@ -65,9 +65,16 @@ def test_what_states_no_budget_is_reported_and_never_gated() -> None:
 
 def test_pictures_that_were_not_judged_are_not_taken_for_good() -> None:
     made = run_of()
-    assert made.row("ddim").verdict[0] == UNSURE
+    assert made.row("ddim").verdict[0] == NOT_JUDGED
     assert unsure(made) == ["ddim"]
-    assert table.quality_in_short(made.row("ddim")) == "unsure"
+    assert table.quality_in_short(made.row("ddim")) == "not judged"
+
+
+def test_a_row_that_promises_nothing_is_judged_and_never_red() -> None:
+    made = run_of(quality("all-together", 0.5, 0.005), rows=("all-together",))
+    row = made.row("all-together")
+    assert (row.verdict[0], row.status, failures(made)) == (WORSE, "ok", [])
+    assert table.quality_in_short(row).startswith("worse: 0.500 [")
 
 
 def test_every_lossy_row_that_promises_something_can_be_judged() -> None:
@@ -102,13 +109,13 @@ MINE = Contender("mine", "ten steps", VARIANTS["batched-cfg"], ddim_path(1 / 100
 def test_a_row_of_ones_own_is_held_to_the_budget_that_it_states(lost: float, verdict: str, status: str) -> None:
     said = {"event": "contender", "row": "mine", "lossless": False, "changes": "ten steps", "of": "my rows.py",
             "budget": asdict(MINE.budget)}  # fmt: skip
-    made = run_of(said, quality("mine", lost, 0.01), rows=("mine",))
+    made = run_of(said, quality("mine", lost, 0.005), rows=("mine",))
     row = made.row("mine")
     assert row.budget == MINE.budget
     assert (row.verdict[0], row.status) == (verdict, status)
     assert rows_table.command_line(row) == "python -m bench run --contenders 'my rows.py' --rows mine"
     made.events[-2]["budget"] = None
-    assert run_of(said, quality("mine", lost, 0.01), rows=("mine",)).row("mine").verdict == ("", "")
+    assert run_of(said, quality("mine", lost, 0.005), rows=("mine",)).row("mine").verdict == ("", "")
 
 
 def test_pictures_of_a_row_of_ones_own_are_drawn_by_it_and_judged(tmp_path, monkeypatch) -> None:
