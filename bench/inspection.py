@@ -76,8 +76,7 @@ class Inspection:
                   seconds=seconds - self.captured.looking_s, load_s=load_s, capture_s=self.captured.seconds,
                   **triton.added_to(compile_times()))  # fmt: skip
         self._memory("weights loaded", loading, 0)
-        # what stays of a first call: weights packed by the compiler, or a graph's buffers
-        self.static.weights += max(0, calling.live_after - calling.live_before)
+        self.static.keep(calling, packs=self.contender.variant.runtime is runtime.compiled_frozen)
         self._memory("first call", calling, memory.state_bytes(self.stage))
         if model.device.type == "cuda":
             torch.cuda.empty_cache()  # what compiling and tuning left in reserve is not the steady state's
@@ -96,7 +95,7 @@ class Inspection:
             positions = sorted(self._positions(POINT_STEPS) * (steps // POINT_STEPS))
             with self.meter.watch() as usage:
                 self._advance(positions)
-            points.append([self.workload.batch, steps, usage.live_peak])
+            points.append([self.workload.batch, steps, usage.live_peak + usage.workspace])
             rises.append(usage.live_peak - usage.live_before)
             if steps == few:
                 usage.held = usage.held if held is None else held
@@ -295,7 +294,7 @@ class Inspection:
         arm = stage.arm(eager)
         with self.meter.watch() as usage:
             arm.advance(stage.x, list(range(min(steps, arm.steps))), arm.noise(0, batch))
-        return [batch, steps, usage.live_peak]
+        return [batch, steps, usage.live_peak + usage.workspace]
 
     def _point(self, batch: int) -> list[float]:
         """(batch, steps, peak bytes) of the row alone at another batch."""
@@ -307,7 +306,8 @@ class Inspection:
         noise = arm.noise(1, batch)
         with self.meter.watch() as usage:
             arm.advance(stage.x, self._positions(POINT_STEPS), noise)
-        return [batch, POINT_STEPS, static.weights + static.state + usage.live_peak - usage.live_before]
+        tensors = static.weights + static.state + usage.live_peak - usage.live_before
+        return [batch, POINT_STEPS, tensors + usage.workspace]
 
     def _held(self, positions: list[int]) -> int | None:
         """Peak of what the process holds, in a run that no profiler makes heavier; None on CUDA, where none does."""
