@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from bench import device_advice
 from bench import nvml as nvml_of
 from sampler import cpu
 from sampler.errors import UsageError
@@ -176,10 +177,8 @@ def advice(device: str) -> list[tuple[str, str]]:
         findings.append(("note", "the kernel tells no pressure (PSI): slices disturbed by others are marked by steal "
                          "time alone"))  # fmt: skip
     kind = torch.device(device).type
-    if kind == "cuda" and "nvml" in (facts := nvml_facts(torch.device(device).index or 0)):
-        findings.append(
-            ("warn", f"NVML cannot be asked ({facts['nvml']}): no clocks, power or throttling beside the figures")
-        )
+    if kind == "cuda":
+        findings += device_advice.advice(torch.device(device).index or 0)
     if not torch.cuda.is_available():
         findings.append(("note", "no CUDA device: rows that need one are grey"))
     findings.append(("ok", f"PyTorch {torch.__version__}, device {device}, clock: "

@@ -35,7 +35,7 @@ from sampler.runtime import AfterStep, Leg
 
 FORESEE_FROM = 32  # images at once; below, a machine that can load the network can run it
 STEPS = (6, 12)  # at which the peak is metered, to see what a step adds
-POINT_STEPS = 2  # at other batches
+POINT_STEPS, LARGE_BATCH = 2, 64  # at other batches
 STRETCHES, STRETCH = 10, 20  # over which the pace of a row is taken, and steps of each
 TRIES, NEARLY = 4, 0.9  # at the largest batch within a limit, and how full it should be then
 PROFILED_STEPS = 10  # of any ten evenly spread steps, limited guidance (40 % of the path) guides exactly four
@@ -103,8 +103,7 @@ class Inspection:
         self.kept_bytes = max(kept, (rises[1] - rises[0]) / (many - few))
         self.emit(event="timeline", row=self.contender.name, steps=many, points=memory.thinned(fresh.timeline))
         if self._is_eager():
-            b = self.workload.batch
-            points += [self._point(batch) for batch in ((1, 2 * b, 4 * b) if b > 1 else (2, 4, 8))]
+            points += [self._point(batch) for batch in other_batches(self.workload.batch)]
         self.points = points
         self.emit(event="memory_scaling", row=self.contender.name, points=points,
                   table_bytes=memory.table_bytes(self.arm),
@@ -198,7 +197,7 @@ class Inspection:
 
     def same_noise(self) -> None:
         """Layer 1 of quality: how far the row leaves a float64 run on the same noise, at every step of a short path."""
-        if not self.contender.textbook and self.contender.loop is None:
+        if self.workload.same_noise and not self.contender.textbook and self.contender.loop is None:
             found = same_noise.of_contender(self.stage, self.contender, self.arm.sampler)
             self.emit(event="divergence", row=self.contender.name, **found.json())
 
@@ -342,6 +341,13 @@ class Inspection:
 
 LOOKS = ("first_call", "scaling", "evidence", "compare", "same_noise")
 ALONE = ("roof",)  # looked at once, while nothing else runs
+
+
+def other_batches(batch: int) -> tuple[int, int, int]:
+    """At which the peak is metered too: larger ones, but of a large batch smaller ones, for they take their time."""
+    if batch > LARGE_BATCH:
+        return 1, batch // 4, batch // 2
+    return (1, 2 * batch, 4 * batch) if batch > 1 else (2, 4, 8)
 
 
 def _wait_for(device: torch.device) -> None:
