@@ -40,7 +40,7 @@ def run_stages(
     failed, lines, end = [], [], clock() + sum(stage.seconds for stage in plan)
     for i, stage in enumerate(plan):
         seconds = end - clock() - sum(later.seconds for later in plan[i + 1 :])
-        _say(log, f"\n=== {i + 1} of {len(plan)}, {stage.name}: at most {seconds:.0f} s ===\n")
+        _say(log, f"\n=== {i + 1} of {len(plan)}, {stage.name}: at most {max(0.0, seconds):.0f} s ===\n")
         began = clock()
         outcome = _outcome(stage, seconds, log)
         lines.append(f"{stage.name:<34}{clock() - began:>5.0f} s  {outcome or 'fine'}\n")
@@ -169,12 +169,14 @@ def main(arguments: argparse.Namespace) -> int:
 
 DERIVED = (".svg", ".png", ".csv")  # what is left out first stands first
 KEPT = ("report", "rows", "update")
+FIGURES = "figures"  # the folder of those that a report is drawn with: first of all
 
 
 def superfluous(made: Collection[Path]) -> list[Path]:
     """Of the files that were made, those beyond the most: figures and tables, which what is stored gives again."""
-    derived = sorted((path for path in made if path.suffix in DERIVED and path.stem not in KEPT), reverse=True)
-    return sorted(derived, key=lambda path: DERIVED.index(path.suffix))[: max(0, len(made) - MOST_FILES)]
+    derived = [p for p in made if p.suffix in DERIVED and (p.stem not in KEPT or p.parent.name == FIGURES)]
+    derived.sort(key=lambda path: (path.parent.name != FIGURES, DERIVED.index(path.suffix), path.name))
+    return derived[: max(0, len(made) - MOST_FILES)]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ OTHERS = ("textbook", "channels-last", "compiled-update", "fused-update", "fused
 FORMATS = ("textbook", "autocast-bf16", "autocast-fp16", "cast-fp16", "limited-guidance", "strided", "ddim",
            "all-together-cuda")  # fmt: skip
 LARGE = ("textbook", RISKIEST)
+TESTS = ("tests/kernels", "tests/sampler")  # where those that need a device are; the others need more packages
 PYTHON = (sys.executable, "-u", "-m")
 
 
@@ -102,7 +103,7 @@ def first(asked: Asked) -> list[Stage]:
             return []
         return asked.bench("update", "--again", str(stored), "--step-from", str(table))
 
-    tests = [*PYTHON, "pytest", "tests", "-m", "gpu", "-q", "-ra", "-p", "no:cacheprovider"]
+    tests = [*PYTHON, "pytest", *TESTS, "-m", "gpu", "-q", "-ra", "-p", "no:cacheprovider"]
     return [
         Stage("the machine", 0.06 * whole_s, lambda seconds: asked.bench("doctor")),
         Stage(f"a trial of {RISKIEST}", 0.13 * whole_s, try_it, lambda: asked.drop(RISKIEST)),
