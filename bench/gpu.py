@@ -24,6 +24,7 @@ from sampler.errors import UsageError, in_one_line
 from sampler.files import writable_folder
 
 KILL_AFTER_S = 15.0  # between the polite interruption and the end
+START_AND_END_S = KILL_AFTER_S + 10  # of the minutes: imports, and a last stage that must be ended
 MOST_FILES = 8
 
 
@@ -139,8 +140,9 @@ def main(arguments: argparse.Namespace) -> int:
     if not minutes > 0:
         raise UsageError(f"minutes = {minutes:g}; it must be positive")
     usual = store.RESULTS if arguments.part == "first" else store.RESULTS / arguments.part
+    within = max(0.5 * minutes, minutes - START_AND_END_S / 60)
     asked = Asked(
-        minutes,
+        within,
         (arguments.out or usual).resolve(),
         environment.machine("cuda"),
         arguments.batch or part.batch,
