@@ -12,18 +12,32 @@ from typing import Any
 
 import torch
 
+from bench import device_advice
 from bench import nvml as nvml_of
 from sampler import cpu
+from sampler.errors import UsageError
 
 THROTTLED = "cpu*/thermal_throttle/core_throttle_count"
 ROOT = Path(__file__).parent.parent
+COMMIT = "DDPM_BENCH_COMMIT"
 
 
 def commit() -> tuple[str, bool]:
-    """The checkout's short commit ('unknown' outside git), and whether anything but results/ differs from it."""
+    """The checkout's short commit, and whether anything but results/ differs from it, or may: unknown is dirty.
+
+    Where git does not tell (a copy without its repository), whoever made the copy says it: DDPM_BENCH_COMMIT=HASH, with
+    -dirty behind it where the copy differs.
+    """
+    top = _output("git", "-C", str(ROOT), "rev-parse", "--show-toplevel")
     head = _output("git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD")
-    changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":!results")
-    return head or "unknown", bool(changed)
+    if head and top and Path(top).resolve() == ROOT.resolve():  # else it is somebody else's repository around a copy
+        return head, _output("git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":!results") != ""
+    told = os.environ.get(COMMIT, "").strip()
+    if not told:
+        return "unknown", True
+    if not re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?", told):
+        raise UsageError(f"{COMMIT}={told} is no commit; give the hash that `git rev-parse HEAD` prints, or unset it")
+    return told.removesuffix("-dirty")[:10], told.endswith("-dirty")
 
 
 def for_fresh_processes() -> dict[str, str]:
@@ -65,7 +79,7 @@ def fingerprint(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": _version("triton"),
-        "compiler": _output("g++", "-dumpfullversion"),
+        "compiler": _output("g++", "-dumpfullversion") or "",
         "interop_threads": torch.get_num_interop_threads(),
         "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
         "tf32_cudnn": torch.backends.cudnn.allow_tf32,
@@ -163,16 +177,17 @@ def advice(device: str) -> list[tuple[str, str]]:
         findings.append(("note", "the kernel tells no pressure (PSI): slices disturbed by others are marked by steal "
                          "time alone"))  # fmt: skip
     kind = torch.device(device).type
-    if kind == "cuda" and "nvml" in (facts := nvml_facts(torch.device(device).index or 0)):
-        findings.append(
-            ("warn", f"NVML cannot be asked ({facts['nvml']}): no clocks, power or throttling beside the figures")
-        )
+    if kind == "cuda":
+        findings += device_advice.advice(torch.device(device).index or 0)
     if not torch.cuda.is_available():
         findings.append(("note", "no CUDA device: rows that need one are grey"))
     findings.append(("ok", f"PyTorch {torch.__version__}, device {device}, clock: "
                      + ("CUDA events" if kind == "cuda" else "process CPU time, wall time beside it")))  # fmt: skip
-    _, dirty = commit()
-    if dirty:
+    head, dirty = commit()
+    if head == "unknown":
+        findings.append(("warn", f"git does not tell the commit of this checkout; set {COMMIT} to it, or results will "
+                         "be of an unknown commit and marked dirty"))  # fmt: skip
+    elif dirty:
         findings.append(("note", "the checkout has uncommitted changes; results will be marked dirty"))
     return findings
 
@@ -220,8 +235,9 @@ def _read(path: str) -> str:
         return ""
 
 
-def _output(*command: str) -> str:
+def _output(*command: str) -> str | None:
+    """What a program prints; None where it cannot be run or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return None

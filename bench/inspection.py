@@ -35,7 +35,7 @@ from sampler.runtime import AfterStep, Leg
 
 FORESEE_FROM = 32  # images at once; below, a machine that can load the network can run it
 STEPS = (6, 12)  # at which the peak is metered, to see what a step adds
-POINT_STEPS = 2  # at other batches
+POINT_STEPS, LARGE_BATCH = 2, 64  # at other batches
 STRETCHES, STRETCH = 10, 20  # over which the pace of a row is taken, and steps of each
 TRIES, NEARLY = 4, 0.9  # at the largest batch within a limit, and how full it should be then
 PROFILED_STEPS = 10  # of any ten evenly spread steps, limited guidance (40 % of the path) guides exactly four
@@ -76,8 +76,7 @@ class Inspection:
                   seconds=seconds - self.captured.looking_s, load_s=load_s, capture_s=self.captured.seconds,
                   **triton.added_to(compile_times()))  # fmt: skip
         self._memory("weights loaded", loading, 0)
-        # what stays of a first call: weights packed by the compiler, or a graph's buffers
-        self.static.weights += max(0, calling.live_after - calling.live_before)
+        self.static.keep(calling, packs=self.contender.variant.runtime is runtime.compiled_frozen)
         self._memory("first call", calling, memory.state_bytes(self.stage))
         if model.device.type == "cuda":
             torch.cuda.empty_cache()  # what compiling and tuning left in reserve is not the steady state's
@@ -96,7 +95,7 @@ class Inspection:
             positions = sorted(self._positions(POINT_STEPS) * (steps // POINT_STEPS))
             with self.meter.watch() as usage:
                 self._advance(positions)
-            points.append([self.workload.batch, steps, usage.live_peak])
+            points.append([self.workload.batch, steps, usage.live_peak + usage.workspace])
             rises.append(usage.live_peak - usage.live_before)
             if steps == few:
                 usage.held = usage.held if held is None else held
@@ -104,8 +103,7 @@ class Inspection:
         self.kept_bytes = max(kept, (rises[1] - rises[0]) / (many - few))
         self.emit(event="timeline", row=self.contender.name, steps=many, points=memory.thinned(fresh.timeline))
         if self._is_eager():
-            b = self.workload.batch
-            points += [self._point(batch) for batch in ((1, 2 * b, 4 * b) if b > 1 else (2, 4, 8))]
+            points += [self._point(batch) for batch in other_batches(self.workload.batch)]
         self.points = points
         self.emit(event="memory_scaling", row=self.contender.name, points=points,
                   table_bytes=memory.table_bytes(self.arm),
@@ -199,7 +197,7 @@ class Inspection:
 
     def same_noise(self) -> None:
         """Layer 1 of quality: how far the row leaves a float64 run on the same noise, at every step of a short path."""
-        if not self.contender.textbook and self.contender.loop is None:
+        if self.workload.same_noise and not self.contender.textbook and self.contender.loop is None:
             found = same_noise.of_contender(self.stage, self.contender, self.arm.sampler)
             self.emit(event="divergence", row=self.contender.name, **found.json())
 
@@ -295,7 +293,7 @@ class Inspection:
         arm = stage.arm(eager)
         with self.meter.watch() as usage:
             arm.advance(stage.x, list(range(min(steps, arm.steps))), arm.noise(0, batch))
-        return [batch, steps, usage.live_peak]
+        return [batch, steps, usage.live_peak + usage.workspace]
 
     def _point(self, batch: int) -> list[float]:
         """(batch, steps, peak bytes) of the row alone at another batch."""
@@ -307,7 +305,8 @@ class Inspection:
         noise = arm.noise(1, batch)
         with self.meter.watch() as usage:
             arm.advance(stage.x, self._positions(POINT_STEPS), noise)
-        return [batch, POINT_STEPS, static.weights + static.state + usage.live_peak - usage.live_before]
+        tensors = static.weights + static.state + usage.live_peak - usage.live_before
+        return [batch, POINT_STEPS, tensors + usage.workspace]
 
     def _held(self, positions: list[int]) -> int | None:
         """Peak of what the process holds, in a run that no profiler makes heavier; None on CUDA, where none does."""
@@ -342,6 +341,13 @@ class Inspection:
 
 LOOKS = ("first_call", "scaling", "evidence", "compare", "same_noise")
 ALONE = ("roof",)  # looked at once, while nothing else runs
+
+
+def other_batches(batch: int) -> tuple[int, int, int]:
+    """At which the peak is metered too: larger ones, but of a large batch smaller ones, for they take their time."""
+    if batch > LARGE_BATCH:
+        return 1, batch // 4, batch // 2
+    return (1, 2 * batch, 4 * batch) if batch > 1 else (2, 4, 8)
 
 
 def _wait_for(device: torch.device) -> None:

@@ -3,7 +3,9 @@
 A slice is a few steps that are not timed and then one or a few timed ones, spread evenly over the arm's whole
 trajectory from a random offset. The untimed ones warm the caches after the other arm: two, and on a CPU as many as fill
 `WARM_S`, for after two a step of 4 ms still measured 4 % slower than in long runs, after eight it did not. The noise of
-a pair hardly depends on how long its slices are, so thin slices, and many, are best. A row whose steps are of two kinds
+a pair hardly depends on how long its slices are, so thin slices, and many, are best. On a GPU a timed stretch begins on
+an idle device, and so with the latency of a launch, which a loop hides: there it takes as many steps as fill
+`STRETCH_S`. A row whose steps are of two kinds
 (limited guidance) needs enough of them to be sampled in true proportion, and takes those of a kind together, each kind
 after untimed steps of its own: a whole run changes kinds twice, not at every other step.
 """
@@ -32,6 +34,7 @@ from sampler.variants import Sampler, Variant, build, run
 
 WARM_STEPS, MOST_WARM_STEPS = 2, 8  # of a slice (of each kind of its steps), untimed
 WARM_S = 0.02  # which they fill on a CPU, where so many do
+STRETCH_S, MOST_STRETCH_STEPS = 0.005, 50  # of timed steps of a kind, on a GPU
 PROPORTION_STEPS = 5  # of any five evenly spread steps, limited guidance (40 % of the path) guides exactly two
 PROBE_STEPS = 20  # length of the path on which a row is compared with the reference on the same noise
 
@@ -59,10 +62,19 @@ class Arm:
     at_once: int = 1  # steps that its walk takes at once, after what is left over: a graph over five
 
     def warm_for(self, step_s: float) -> None:
-        """Take as many untimed steps as a step of so many wall seconds asks for, on a CPU."""
+        """Take as many steps as one of so many wall seconds asks for: untimed ones on a CPU, timed ones on a GPU."""
         if self.model.device.type == "cuda":
-            return
-        self.warm_steps = min(MOST_WARM_STEPS, max(WARM_STEPS, math.ceil(WARM_S / step_s)))
+            self.slice_steps = max(self.slice_steps, self._filling(step_s))
+        else:
+            self.warm_steps = min(MOST_WARM_STEPS, max(WARM_STEPS, math.ceil(WARM_S / step_s)))
+
+    def _filling(self, step_s: float) -> int:
+        """Timed steps of a slice in which every kind fills a stretch, in true proportion and by whole graphs."""
+        low, high = self.contender.variant.guided_between
+        rarest = min(high - low, 1 - (high - low)) or 1
+        whole = self.at_once * (PROPORTION_STEPS if rarest < 1 else 1)
+        steps = min(MOST_STRETCH_STEPS, math.ceil(STRETCH_S / step_s)) / rarest
+        return whole * math.ceil(round(steps / whole, 6))
 
     @cached_property
     def loop(self) -> Advance | None:

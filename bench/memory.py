@@ -68,10 +68,18 @@ def state_bytes(stage: Stage) -> int:
 
 @dataclass
 class Static:
-    """Bytes that stay: the weights with every copy a variant makes of them, and the state and its condition."""
+    """Bytes that stay: the weights with every copy a variant makes of them; the state, its condition and buffers."""
 
     weights: int = 0
     state: int = 0
+
+    def keep(self, first_call: Usage, packs: bool) -> None:
+        """Add what stays of a first call: weights, where a compiler packs them, else the buffers of a step or graph."""
+        stays = max(0, first_call.live_after - first_call.live_before)
+        if packs:
+            self.weights += stays
+        else:
+            self.state += stays
 
 
 def build(meter, stage: Callable[[], Stage], arm: Callable[[Stage], Arm], weights: int) -> tuple[Stage, Arm, Static]:

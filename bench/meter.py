@@ -18,6 +18,7 @@ from torch.autograd import _disable_profiler, _enable_profiler, _prepare_profile
 from torch.autograd.profiler import profile
 
 from bench import nvml as nvml_of
+from sampler.graphs import release_workspaces
 
 
 @dataclass
@@ -25,14 +26,16 @@ class Usage:
     """Memory while something ran, in bytes.
 
     live_*: tensors. held: peak of what the process keeps for them: resident memory above that at the meter's
-    birth (CPU), or the allocator's reserve (CUDA). graph_pools: reserved by CUDA graphs. driver: of the process,
-    by NVML, None where it does not say. timeline: (seconds, live bytes) at each change.
+    birth (CPU), or the allocator's reserve (CUDA). workspace: of that, what cuBLAS took and kept. graph_pools:
+    reserved by CUDA graphs. driver: of the process, by NVML, None where it does not say. timeline: (seconds, live
+    bytes, cuBLAS's among them) at each change.
     """
 
     live_before: int = 0
     live_peak: int = 0
     live_after: int = 0
     held: int = 0
+    workspace: int = 0
     graph_pools: int | None = None
     driver: int | None = None
     timeline: list[tuple[float, int]] = field(default_factory=list)
@@ -101,11 +104,20 @@ def forget_peak() -> None:
 class CudaMeter:
     """The caching allocator's own figures, CUDA-graph pools apart, and the driver's for the process.
 
-    cuda: `torch.cuda`; driver(): bytes that NVML reports for this process, or None.
+    cuBLAS takes a workspace of some 32 MiB for each stream at its first product and keeps it, until somebody (Inductor,
+    or a capture) lets it go. So every watch begins without one and takes what it finds at its end for no tensor: else
+    that of the first call would pass for weights. cuda: `torch.cuda`; driver(): bytes that NVML reports for this
+    process, or None; release(): lets the workspaces go.
     """
 
-    def __init__(self, cuda: Any = torch.cuda, driver: Callable[[], int | None] | None = None):
-        self.cuda, self.driver = cuda, driver or driver_bytes
+    def __init__(
+        self,
+        cuda: Any = torch.cuda,
+        driver: Callable[[], int | None] | None = None,
+        release: Callable[[], None] = release_workspaces,
+    ):
+        self.cuda, self.driver, self.release = cuda, driver or driver_bytes, release
+        release()
         self.live = cuda.memory_allocated()
         self.is_recorded = False  # by somebody else, who will want the history
 
@@ -113,6 +125,7 @@ class CudaMeter:
     def watch(self, timeline: bool = False) -> Iterator[Usage]:
         """Meter what runs inside. timeline: from the allocator's history, which costs a little of each allocation."""
         self.cuda.synchronize()
+        self.release()
         self.cuda.reset_peak_memory_stats()
         usage = Usage(live_before=self.cuda.memory_allocated())
         began_us = time.time_ns() / 1e3
@@ -125,8 +138,12 @@ class CudaMeter:
             usage.timeline = timeline_of([e for e in events if e["time_us"] >= began_us], usage.live_before)
         if timeline and not self.is_recorded:
             self.cuda.memory._record_memory_history(enabled=None)
-        usage.live_peak, usage.live_after = self.cuda.max_memory_allocated(), self.cuda.memory_allocated()
+        peak, allocated = self.cuda.max_memory_allocated(), self.cuda.memory_allocated()
         usage.held, usage.driver = self.cuda.max_memory_reserved(), self.driver()
+        self.release()
+        usage.live_after = self.cuda.memory_allocated()
+        usage.workspace = allocated - usage.live_after
+        usage.live_peak = max(usage.live_before, usage.live_after, peak - usage.workspace)
         # segments of a private pool carry its id, those of the common pool (0, 0)
         usage.graph_pools = sum(
             segment["total_size"]

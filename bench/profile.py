@@ -8,6 +8,7 @@ made once in a run and not in every step.
 import json
 import re
 import tempfile
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ STEPS, LOOP, DRAIN = "ddpm-bench: steps", "ddpm-bench: loop", "ddpm-bench: the d
 KERNEL_LAUNCH, GRAPH_LAUNCH = re.compile(r"cu(da)?Launch(?!Host)"), re.compile(r"cu(da)?GraphLaunch")
 ON_THE_HOST = re.compile(r"cu(da)?[A-Z]")  # a call of CUDA's runtime or driver; operators are numbered otherwise
 COMPILED_CALL = "## Call CompiledFxGraph"  # Inductor's own mark around a run of a graph
+OPERATOR = re.compile(r"\w+::|mkl")  # on a CPU; whatever else is there is an annotation, of Dynamo's for instance
+WAKE_KERNELS, WAKE_S = 3, 0.05  # before the steps: CUPTI of CUDA 13.0 may lose the first kernels of a session
 # The operators that compute (others only call them), on CPU and CUDA, eager and compiled
 CONVOLUTIONS = re.compile(
     r"^(aten::(mkldnn_convolution|_slow_conv2d_forward|cudnn_convolution|miopen_convolution|_conv_depthwise2d"
@@ -41,7 +44,10 @@ FORMATS = {"float": "float32", "double": "float64", "c10::BFloat16": "bfloat16",
 
 
 class Happening(NamedTuple):
-    """One event of the profiler, times in microseconds. link: the number that a launch and what it started share."""
+    """One event of the profiler, times in microseconds. link: the number that a launch and what it started share.
+
+    annotation: a mark around work and no work, which the profiler gives again on the device, over what was started.
+    """
 
     name: str
     start_us: float
@@ -50,6 +56,7 @@ class Happening(NamedTuple):
     shapes: Any = ()
     formats: Any = ()
     link: int = 0
+    annotation: bool = False
 
     @property
     def stop_us(self) -> float:
@@ -144,28 +151,43 @@ def profiled(cuda: bool) -> Iterator[Profile]:
     """Profile what runs inside; the yielded profile is filled in at the end."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
     found = Profile()
-    with profile(activities=activities, record_shapes=True) as profiler, record_function(STEPS):
-        yield found
+    with profile(activities=activities, record_shapes=True) as profiler:
         if cuda:
-            torch.cuda.synchronize()
+            wake_the_profiler()
+        with record_function(STEPS):
+            yield found
+            if cuda:
+                torch.cuda.synchronize()
     events = profiler.profiler.kineto_results.events()  # the public events lack the number formats
     read(found, [
         Happening(e.name(), e.start_ns() / 1e3, e.duration_ns() / 1e3, e.device_type() != torch.autograd.DeviceType.CPU,
-                  e.shapes(), e.dtypes(), e.correlation_id())
+                  e.shapes(), e.dtypes(), e.correlation_id(), e.is_user_annotation())
         for e in events
     ], cuda)  # fmt: skip
+
+
+def wake_the_profiler(sleep=time.sleep) -> None:
+    """Launch kernels that nobody will miss: a session's first ones may get no time, and are dropped (pytorch #192021).
+
+    Never by a session of their own, for of a second one in a process not every launch finds its kernels.
+    """
+    for _ in range(WAKE_KERNELS):
+        torch.zeros(1, device="cuda")
+        torch.cuda.synchronize()
+        sleep(WAKE_S / WAKE_KERNELS)
 
 
 def read(found: Profile, events: list[Happening], cuda: bool) -> None:
     """Fill in a profile from the events of some steps; where nobody marked the loop, it is all of them."""
     host = [e for e in events if not e.device]
-    device = [e for e in events if e.device and not e.name.startswith("ddpm-bench")]
+    steps = next(e for e in host if e.name == STEPS)
+    device = [e for e in events if e.device and not e.annotation and e.start_us >= steps.start_us]
     found.products = products_of(host)
     kernels = Counter(e.name for e in device if not e.name.startswith(("Memcpy", "Memset")))
     kernels[COMPILED_GRAPH] = sum(e.name.startswith(COMPILED_CALL) for e in host)
     found.kernels = dict(+kernels)
     marks = {e.name: e for e in host if e.name in (STEPS, LOOP, DRAIN)}
-    loop = marks.get(LOOP, marks[STEPS])
+    loop = marks.get(LOOP, steps)
     if cuda:
         until = marks.get(DRAIN, loop).stop_us
         here = sorted((e for e in device if loop.start_us <= e.start_us < until), key=lambda e: e.start_us)
@@ -235,6 +257,8 @@ def _kinds_on_the_host(inside: list[tuple[Happening, float, frozenset[str]]]) ->
             kind = "Python"
         elif e.name == UPDATE or (marked and NETWORK not in above):
             kind = "update"
+        elif not OPERATOR.match(e.name):
+            kind = "Python"
         else:
             kind = kind_of(e.name)
         by_kind[kind] += own_us

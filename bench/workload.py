@@ -33,6 +33,7 @@ class Workload:
     whole_share: float = 0.35  # of the budget, for whole runs that the slices are held against
     batch_axis: tuple[int, ...] = (1, 4, 16)
     quality_s: float = 40.0  # seconds in which pictures may be drawn to be judged; those drawn before cost nothing
+    same_noise: bool = True  # hold each row against a float64 run, which a large network on a device has no time for
     own: Facts | None = None  # what was found of a model that is not a shipped one
 
     def __post_init__(self):
@@ -65,8 +66,12 @@ _PRESETS: dict[str, dict[str, Any]] = {
     },
     # the default: intervals within ±3 %, and six minutes in all where compilers' caches are filled
     "quick": {"building_s": 65.0, "whole_share": 0.3},
-    # for `make gpu`, whose nine minutes also hold the tests: fewer processes, one batch size
+    # for `make gpu`, whose minutes also hold the tests: fewer processes, one batch size; where they are three, one
     "gpu": {"processes": 3, "rounds": 6, "max_turns": 4, "batch": 16, "batch_axis": (16,)},
+    "gpu-short": {"processes": 1, "rounds": 6, "max_turns": 4, "batch": 16, "batch_axis": (16,)},
+    "gpu-large": {
+        "processes": 1, "rounds": 4, "max_turns": 4, "batch": 256, "batch_axis": (256,), "same_noise": False,
+    },
     # every whole run, more pairs, the pictures judged
     "full": {
         "processes": 6, "rounds": 16, "max_turns": 20, "budget_s": 1800.0, "batch_axis": (1, 4, 16, 64),

@@ -54,7 +54,7 @@ def box_muller(radius_word, angle_word):
     Quarter turns are the word's two top bits, so they are taken off exactly, as integers, and a short
     polynomial does for the rest; `tl.sin` and `tl.cos` would bring a slow path with a table in memory.
     """
-    radius = tl.sqrt(-2.0 * logarithm(radius_word))
+    radius = tl.sqrt_rn(-2.0 * logarithm(radius_word))  # `tl.sqrt` is an approximation on a device
     quarter = (angle_word + 0x20000000) >> 30
     r = (angle_word - (quarter << 30)).to(tl.int32, bitcast=True).to(tl.float32) * RADIANS  # within ±π/4
     r2 = r * r

@@ -84,5 +84,8 @@ def contiguous(network: nn.Module) -> nn.Module:
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """A copy with NHWC weights; convolutions then keep their activations channels-last."""
+    """A copy with NHWC weights; convolutions then give channels-last activations.
+
+    On a CPU these stay so. On CUDA an eager GroupNorm hands NCHW on, which the next convolution copies back.
+    """
     return copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

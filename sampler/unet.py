@@ -56,7 +56,11 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention over the pixels of one resolution."""
+    """Multi-head attention over the pixels of one resolution.
+
+    On CUDA PyTorch fuses it only where the channels of a head lie side by side: behind a channels-last convolution, and
+    not behind one in NCHW, as the reference has it.
+    """
 
     def __init__(self, channels: int, heads: int):
         super().__init__()

@@ -235,5 +235,7 @@ def draw(found: dict[str, Divergence], inches: float) -> Figure:
 
 
 def _power(value: float) -> str:
-    """A power of ten as text, which is the same where formulas are not set."""
+    """A power of ten as text, which is the same where formulas are not set; 0 has none, and is where no row errs."""
+    if value <= 0:
+        return "0"
     return "10" + str(round(math.log10(value))).translate(RAISED)

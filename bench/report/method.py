@@ -2,6 +2,7 @@
 
 from statistics import median
 
+from bench.interleave import MOST_STRETCH_STEPS, STRETCH_S
 from bench.measurement import Measurement
 
 
@@ -14,12 +15,11 @@ def facts(measurement: Measurement) -> list[tuple[str, str]]:
     if not pairs:
         return found
     first = [p["reference_first"] for p in pairs if "reference_first" in p]
+    timed = f"{workload.slice_steps} timed step{'s' * (workload.slice_steps > 1)} (five where guidance is limited)"
+    if gpu:
+        timed = f"as many timed steps of a kind as take {STRETCH_S * 1e3:g} ms, {MOST_STRETCH_STEPS} at most"
     found += [
-        (
-            "slice",
-            f"{workload.slice_steps} timed step{'s' * (workload.slice_steps > 1)} (five where guidance is limited), "
-            "after some that are not",
-        ),
+        ("slice", f"{timed}, after some that are not"),
         ("pairs", f"{len(pairs):,}, of {len(rows)} rows in {len({p['process'] for p in pairs})} fresh processes"),
     ]
     given = measurement.of("budget")

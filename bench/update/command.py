@@ -39,13 +39,18 @@ def add(commands) -> None:
     command.add_argument("--step-from", type=Path, metavar="FILE",
                          help="take the step from a stored measurement instead of timing it")  # fmt: skip
     command.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
-    command.add_argument("--again", type=Path, metavar="FILE", help="only draw and print a stored update.json again")
+    command.add_argument(
+        "--again",
+        type=Path,
+        metavar="FILE",
+        help="only draw and print a stored update.json again, with --step-from beside a step",
+    )
     command.set_defaults(do=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
     if arguments.again:
-        return _write(record.load(arguments.again), arguments.again.parent)
+        return _again(arguments)
     if not arguments.budget > 0 or not arguments.step_budget >= 0:
         raise UsageError("the budgets are seconds: --budget above 0, --step-budget 0 or above")
     device = checked_device(arguments.device)
@@ -58,6 +63,16 @@ def main(arguments: argparse.Namespace) -> int:
         cost.step = step
     record.save(cost, folder / "update.json")
     return _write(cost, folder)
+
+
+def _again(arguments: argparse.Namespace) -> int:
+    """A stored run once more; with a step that was measured after it, which it then keeps."""
+    cost = record.load(arguments.again)
+    if arguments.step_from:
+        arguments.device = cost.device
+        cost.step = _step(arguments, print, cost.command)
+        record.save(cost, arguments.again)
+    return _write(cost, arguments.again.parent)
 
 
 def _write(cost: record.UpdateCost, folder: Path) -> int:
@@ -88,10 +103,11 @@ def _step(arguments: argparse.Namespace, say, command: str) -> Measurement | Non
 
 
 def measure(device: torch.device, job: Workload, largest_mib: float | None, budget_s: float, say, command: str,
-            sizes_mib: Sequence[float] = sweep.SIZES_MIB) -> record.UpdateCost:  # fmt: skip
+            sizes_mib: Sequence[float] = ()) -> record.UpdateCost:  # fmt: skip
     """The ways at every size, and at the workload's own shape. One CPU thread."""
     torch.set_num_threads(1)
-    largest_mib = largest_mib or (2048 if device.type == "cuda" else 32)
+    sizes_mib = sizes_mib or sweep.SIZES_MIB[device.type]
+    largest_mib = largest_mib or max(sizes_mib)
     cache_bytes = sweep.last_cache_bytes(device)
     timer, rng = sweep.timer_for(device), random.Random(0)
     absent = {way.name: why for way in WAYS.values() if (why := unavailable(way, device))}
@@ -100,7 +116,7 @@ def measure(device: torch.device, job: Workload, largest_mib: float | None, budg
         environment.fingerprint(str(device)), datetime.now(UTC).isoformat(timespec="seconds"), command, str(device),
         cache_bytes, [], [],
     )  # fmt: skip
-    shapes = [sweep.shape_of(size) for size in sizes_mib if size <= largest_mib]
+    shapes = [sweep.shape_of(size) for size in sorted(sizes_mib, reverse=True) if size <= largest_mib]
     shapes = [shape for shape in shapes if sweep.fits(shape, sweep.free_bytes(device))]
     cost.in_the_loop = [record.Point(name, (0,), WAYS[name].bytes_per_element, reason=why)
                         for name, why in absent.items() if WAYS[name].needs != _other(device)]  # fmt: skip

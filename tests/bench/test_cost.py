@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,10 @@ from bench import environment, memory_command, report, run, store
 from bench.__main__ import comparable, main
 from bench.contenders import CONTENDERS
 from bench.cost import Cost, best_uncompiled
-from bench.inspection import Inspection
+from bench.inspection import Inspection, other_batches
 from bench.measurement import Measurement
 from bench.memory import PARTS, PHASES
+from bench.quality import same_noise
 from bench.report import cost_table, memory_chart, method, profile_chart, slices_chart, table
 from bench.workload import workload
 from tests.bench.synthetic import first_call, measurement, pairs, segments
@@ -316,3 +318,21 @@ def test_a_snapshot_of_the_allocator_is_started_and_kept(monkeypatch, tmp_path) 
     inspection.keep_snapshot()
     path = str(tmp_path / "ddim.pickle")
     assert said == [{}, path, {"enabled": None}, path]
+
+
+def test_a_large_batch_is_metered_at_smaller_ones_and_layer_1_can_be_left_out(monkeypatch) -> None:
+    """Four times a large batch takes a device minutes that were to be timed, and so does a float64 run of it."""
+    for batch in (1, 2, 16, 64, 65, 256, 512):
+        others = other_batches(batch)
+        assert len({batch, *others}) == 4
+        assert max(others) <= max(256, batch)
+    called: list[str] = []
+    monkeypatch.setattr(
+        same_noise, "of_contender", lambda *given: called.append("layer 1") or SimpleNamespace(json=dict)
+    )
+    for preset, times in (("gpu-large", 0), ("gpu", 1)):
+        task = {"workload": workload(preset, batch=2).json()}
+        inspection = Inspection(task, CONTENDERS["batched-cfg"], lambda **event: called.append(event["event"]))
+        inspection.stage = inspection.arm = SimpleNamespace(sampler=None)  # type: ignore[assignment]
+        inspection.same_noise()
+        assert called == ["layer 1", "divergence"] * times

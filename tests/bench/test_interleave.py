@@ -3,7 +3,9 @@
 import itertools
 import random
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -127,6 +129,30 @@ def test_a_short_step_is_warmed_up_for_more_often(step_s: float, warm_steps: int
     began = clock.now
     assert arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(0)) == (1, 3)
     assert clock.now - began == warm_steps + 1
+
+
+def on_a_gpu(arm: Arm) -> Arm:
+    """As if its model were there; nothing but `warm_for` asks."""
+    return replace(arm, model=SimpleNamespace(device=torch.device("cuda")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("step_s", "steps"), [(0.2, 1), (0.004, 2), (5e-4, 10), (3e-4, 17), (1e-5, 50)])
+def test_on_a_gpu_a_slice_lasts_long_enough_to_hide_that_it_begins_on_an_idle_device(step_s: float, steps: int) -> None:
+    """At least 10 steps, or 5 ms, of every kind of step; in whole graphs, and in true proportion."""
+    stage = stage_on(Clock())
+    arm = on_a_gpu(stage.arm(Contender("one", "planted", Variant("one"))))
+    arm.warm_for(step_s)
+    assert (arm.slice_steps, arm.warm_steps) == (steps, WARM_STEPS)
+    assert steps >= 10 or steps * step_s >= 5e-3
+    arm.warm_for(10.0)
+    assert arm.slice_steps == steps  # never fewer than it had
+    five = on_a_gpu(replace(stage.arm(Contender("five", "planted", Variant("five"))), at_once=5))
+    five.warm_for(step_s)
+    assert five.slice_steps == 5 * -(-steps // 5)
+    limited = on_a_gpu(stage.arm(Contender("limited", "planted", Variant("limited", guided_between=LIMITED))))
+    limited.warm_for(step_s)
+    assert limited.slice_steps % 5 == 0
+    assert steps <= 0.4 * limited.slice_steps < steps + 2  # the guided ones are the fewer
 
 
 @pytest.mark.parametrize("textbook", ["", "ddpm", "strided"])

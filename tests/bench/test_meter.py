@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench import memory, nursery
-from bench.meter import CpuMeter, CudaMeter, allocations, driver_bytes, resident_bytes, unique_bytes
+from bench.meter import CpuMeter, CudaMeter, Usage, allocations, driver_bytes, resident_bytes, unique_bytes
 from bench.workload import workload
 from sampler import schedule, trajectory
 from sampler.generate import sample
@@ -92,10 +92,23 @@ def test_shared_storage_is_counted_once() -> None:
 
 
 class FakeCuda:
-    """An allocator with the figures of a made-up run."""
+    """An allocator with the figures of a made-up run, and a library that keeps a workspace from its first product."""
 
     def __init__(self):
-        self.allocated, self.peak, self.log = 100, 100, []
+        self.allocated, self.peak, self.log, self.workspaces = 100, 100, [], 0
+
+    def take(self, size: int) -> None:
+        self.allocated += size
+        self.peak = max(self.peak, self.allocated)
+
+    def product(self, workspace: int) -> None:
+        if not self.workspaces:
+            self.take(workspace)
+            self.workspaces = workspace
+
+    def release(self) -> None:
+        self.allocated -= self.workspaces
+        self.workspaces = 0
 
     def synchronize(self):
         pass
@@ -137,7 +150,7 @@ class FakeCuda:
 
 def test_cuda_levels_and_the_pools_of_graphs() -> None:
     cuda = FakeCuda()
-    meter = CudaMeter(cuda, driver=lambda: 9999)
+    meter = CudaMeter(cuda, driver=lambda: 9999, release=cuda.release)
     with meter.watch() as usage:
         cuda.allocated, cuda.peak = 150, 400
     assert (usage.live_before, usage.live_peak, usage.live_after) == (100, 400, 150)
@@ -145,11 +158,49 @@ def test_cuda_levels_and_the_pools_of_graphs() -> None:
     assert meter.live == 150
 
 
+@pytest.mark.parametrize("let_go", [False, True])
+def test_a_librarys_workspace_is_no_tensor_in_whichever_call_it_comes_and_whoever_lets_it_go(let_go: bool) -> None:
+    """33.8 MB of the first product of a process passed for weights, and a batch metered later had none."""
+    cuda, workspace = FakeCuda(), 33_800_000
+    meter = CudaMeter(cuda, driver=lambda: None, release=cuda.release)
+
+    def step(activations: int, kept: int = 0) -> None:
+        cuda.take(kept)
+        cuda.product(workspace)
+        cuda.take(activations)
+        cuda.take(-activations)
+        if let_go:  # as a compiler's graphs do, or a capture
+            cuda.release()
+
+    with meter.watch() as first:
+        step(3000, kept=40)
+    assert (first.live_before, first.live_after) == (100, 140)
+    static = memory.Static(weights=100)
+    static.keep(first, packs=False)
+    assert (static.weights, static.state) == (100, 40)
+    for activations in (3000, 1500, 6000):
+        with meter.watch() as usage:
+            step(activations)
+        assert usage.workspace == (0 if let_go else workspace)
+        assert usage.live_peak + usage.workspace == 140 + activations + workspace  # what a batch that fits must leave
+        assert (usage.live_before, usage.live_after, meter.live) == (140, 140, 140)
+        if not let_go:
+            assert usage.live_peak == 140 + activations
+
+
+def test_what_a_compiler_packs_is_weights_and_what_else_stays_is_state() -> None:
+    static = memory.Static(weights=100, state=10)
+    static.keep(Usage(live_before=110, live_after=150), packs=True)
+    static.keep(Usage(live_before=150, live_after=157), packs=False)
+    static.keep(Usage(live_before=157, live_after=107), packs=True)  # what was freed is nobody's
+    assert (static.weights, static.state) == (140, 17)
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_timeline_on_cuda_is_read_from_the_allocators_history(recorded: bool) -> None:
     """Of what happened inside; a history that somebody else keeps is left to him."""
     cuda = FakeCuda()
-    meter = CudaMeter(cuda, driver=lambda: None)
+    meter = CudaMeter(cuda, driver=lambda: None, release=cuda.release)
     meter.is_recorded = recorded
     with meter.watch(timeline=True) as usage:
         pass
@@ -274,8 +325,6 @@ def test_what_counts_as_out_of_memory() -> None:
 
 
 def test_parts_add_up_to_what_is_held() -> None:
-    from bench.meter import Usage
-
     usage = Usage(live_peak=1000, held=1500)
     parts = memory.parts(usage, memory.Static(weights=600, state=50), in_the_loop=100)
     assert parts == {"weights": 600, "state and noise": 150, "activations": 250, "workspace": 500}

@@ -13,6 +13,8 @@ from bench.profile import (
     NETWORK,
     NOISE,
     STEPS,
+    WAKE_KERNELS,
+    WAKE_S,
     Happening,
     Loop,
     Profile,
@@ -23,11 +25,12 @@ from bench.profile import (
     products_of,
     profiled,
     read,
+    wake_the_profiler,
 )
 
 
-def event(name: str, start: float, stop: float, device: bool = False, link: int = 0) -> Happening:
-    return Happening(name, start, stop - start, device, link=link)
+def event(name: str, start: float, stop: float, device: bool = False, link: int = 0, mark: bool = False) -> Happening:
+    return Happening(name, start, stop - start, device, link=link, annotation=mark)
 
 
 ALL = event(STEPS, 0, 100)
@@ -73,13 +76,57 @@ def test_on_a_gpu_idle_is_the_span_less_the_union_of_the_kernels_and_gaps_are_wh
         *launched("gemm", 2, (45, 50), 3),  # launched long before: the device took its time
         *launched("posterior", 54, (60, 70), 4),  # launched after it ran dry, at 50: 5 µs the host's, 5 its own
         event("nobody launched it", 72, 75, device=True),  # counted against the host
-        event(STEPS, 10, 72, device=True),
+        event(STEPS, 10, 72, device=True, mark=True),
     ], cuda=True)  # fmt: skip
     assert found.span_us == 65
     assert found.by_kind_us["idle"] == 5 + 10 + 2
     assert found.gaps_us == 5 + 2
     assert found.update_us == 15 + 5 + 10  # its own time and the gap that it was waited for
     assert found.kernels["posterior"] == 2
+
+
+GRAPH_CALL = "## Call CompiledFxGraph fwt ##"
+
+
+def test_a_mark_on_the_device_is_no_kernel_and_hides_no_gap() -> None:
+    """The profiler gives every annotation again over all that was started in it: a compiled step ran there twice."""
+    found = Profile()
+    read(found, [
+        ALL, event(GRAPH_CALL, 1, 30, link=1),
+        *launched("triton_poi_fused_0", 2, (10, 20), 1),
+        *launched("posterior", 25, (30, 40), 2),
+        event(GRAPH_CALL, 10, 40, device=True, link=1, mark=True),
+        event("anybody's annotation", 0, 100, device=True, mark=True),
+        event(STEPS, 10, 40, device=True, mark=True),
+    ], cuda=True)  # fmt: skip
+    assert found.kernels == {"triton_poi_fused_0": 1, "posterior": 1, "compiled graph": 1}
+    assert {kind: us for kind, us in found.by_kind_us.items() if us} == {
+        "compiled kernels": 10, "update": 10, "idle": 10,
+    }  # fmt: skip
+    assert (found.span_us, found.gaps_us, found.update_us) == (30, 6, 16)
+
+
+def test_an_annotation_on_the_host_is_no_operator() -> None:
+    found = Profile()
+    read(found, [
+        ALL, event("TorchDynamo Cache Lookup", 0, 5), event("Torch-Compiled Region: 0/0", 5, 60),
+        event("AOTDispatcher Runtime Wrapper Prologue", 6, 10), event(GRAPH_CALL, 10, 50),
+        event("mkldnn::_convolution_pointwise", 12, 32), event("ours::operator", 60, 70),
+    ], cuda=False)  # fmt: skip
+    kinds = {kind: us for kind, us in found.by_kind_us.items() if us}
+    assert kinds == {"convolution": 20, "compiled kernels": 20, "elementwise": 10, "Python": 50}
+
+
+def test_what_wakes_the_profiler_is_not_counted(monkeypatch) -> None:
+    found, naps = Profile(), []
+    device = Device(monkeypatch)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: naps.append(device))
+    wake_the_profiler(naps.append)
+    assert [nap for nap in naps if nap == "cuda"] == ["cuda"] * WAKE_KERNELS
+    assert device.waits == WAKE_KERNELS
+    assert sum(nap for nap in naps if nap != "cuda") == pytest.approx(WAKE_S)
+    read(found, [event(STEPS, 50, 90), *launched("fill", 1, (2, 3), 1), *launched("posterior", 51, (52, 60), 2)], True)
+    assert found.kernels == {"posterior": 1}
 
 
 def test_the_loop_alone_is_read_and_not_what_is_made_ready_before_it() -> None:
@@ -255,6 +302,22 @@ def test_the_roof_of_this_machine_is_measured(monkeypatch) -> None:
     assert 1e8 < found["copy_bytes_per_s"] < 1e13
     assert 1e7 < found["matrix_flop_per_s"]["float32"] < 1e14
     assert 0.01 < found["call_us"] < 1000
+
+
+def test_the_roof_is_of_numbers_as_they_come(monkeypatch) -> None:
+    """On a GPU a product of ones, which toggles few bits, was an eighth faster than one of random numbers."""
+    seen = []
+
+    def mm(a, b, out):
+        seen.extend((a, b))
+        return out
+
+    monkeypatch.setattr(roof, "COPY_MIB", 1)
+    monkeypatch.setattr(roof, "SIDE", {"cpu": 64})
+    monkeypatch.setattr(torch, "mm", mm)
+    roof.measure(torch.device("cpu"), ("float32", "bfloat16"))
+    assert {a.dtype for a in seen} == {torch.float32, torch.bfloat16}
+    assert all(len(a.unique()) > 100 for a in seen)
 
 
 def test_every_format_that_a_row_may_be_in_has_its_rate(monkeypatch) -> None:

@@ -160,16 +160,55 @@ def test_half_a_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_results_do_not_make_the_checkout_dirty(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(environment, "ROOT", tmp_path)
-    assert environment.commit()[0] in ("unknown", "")
-
+def git_in(folder: Path):
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(tmp_path), *arguments],
+            ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(folder), *arguments],
             check=True, capture_output=True, text=True,
         ).stdout.strip()  # fmt: skip
 
+    return git
+
+
+@pytest.mark.parametrize(("told", "found"), [
+    ("", ("unknown", True)), ("0123456789abcdef", ("0123456789", False)), ("0123456-dirty", ("0123456", True)),
+])  # fmt: skip
+def test_where_git_does_not_tell_the_commit_is_told_or_unknown_and_dirty(told, found, tmp_path, monkeypatch) -> None:
+    """Nor is it that of a repository that happens to stand around the copy."""
+    copy = tmp_path / "outer" / "copy"
+    copy.mkdir(parents=True)
+    monkeypatch.setattr(environment, "ROOT", copy)
+    monkeypatch.setenv(environment.COMMIT, told)
+    assert environment.commit() == found
+    git = git_in(tmp_path / "outer")
+    git("init", "-q")
+    (tmp_path / "outer" / "other.py").write_text("1")
+    git("add", "other.py")
+    git("commit", "-qm", "somebody else's")
+    assert environment.commit() == found
+
+
+def test_what_is_told_must_be_a_commit(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setenv(environment.COMMIT, "main")
+    with pytest.raises(UsageError, match="DDPM_BENCH_COMMIT=main is no commit"):
+        environment.commit()
+
+
+def test_a_checkout_whose_state_git_does_not_tell_is_dirty(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    answers = {"--show-toplevel": str(tmp_path), "HEAD": "0123456789", ":!results": None}
+    monkeypatch.setattr(environment, "_output", lambda *command: answers[command[-1]])
+    assert environment.commit() == ("0123456789", True)
+    answers[":!results"] = ""
+    assert environment.commit() == ("0123456789", False)
+
+
+def test_results_do_not_make_the_checkout_dirty(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.delenv(environment.COMMIT, raising=False)
+    assert environment.commit() == ("unknown", True)
+    git = git_in(tmp_path)
     git("init", "-q")
     (tmp_path / "code.py").write_text("1")
     git("add", ".")

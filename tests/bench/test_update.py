@@ -159,12 +159,14 @@ def test_sets_are_cold_when_their_turn_comes_again() -> None:
 
 
 def test_sizes() -> None:
-    for size in sweep.SIZES_MIB:
+    for size in (size for sizes in sweep.SIZES_MIB.values() for size in sizes):
         shape = sweep.shape_of(size)
         assert shape[1:] == (3, 64, 64)
         assert abs(4 * prod(shape) / 2**20 - size) <= 48 / 1024 / 2
-    assert min(sweep.SIZES_MIB) == 0.1
-    assert max(sweep.SIZES_MIB) == 2048
+    for device, largest in (("cpu", 32), ("cuda", 2048)):
+        sizes = sweep.SIZES_MIB[device]
+        assert (sizes[0], sizes[-1]) == (largest, 0.1)  # what time cuts off is the smallest
+        assert sorted(sizes, reverse=True) == list(sizes)
     assert sweep.fits((2, 3, 64, 64), 10 << 20)
     assert not sweep.fits((20, 3, 64, 64), 10 << 20)
 
@@ -325,6 +327,16 @@ def test_the_step_of_a_stored_measurement(tmp_path: Path) -> None:
         command._step(asked, print, "made up")  # type: ignore[arg-type]
 
 
+def test_a_step_measured_later_is_put_beside_what_is_stored(tmp_path: Path) -> None:
+    stored, later = tmp_path / "update" / "update.json", cost().step
+    assert later is not None
+    record.save(cost(step=False), stored)
+    path = store.save(later, tmp_path)
+    assert main(["update", "--again", str(stored), "--step-from", str(path)]) == 0
+    assert record.load(stored).json() == cost().json()
+    assert stored.with_suffix(".png").is_file()
+
+
 def test_shapes_that_do_not_fit_are_left_out(monkeypatch) -> None:
     monkeypatch.setattr(command, "WAYS", {"copy": WAYS["copy"]})
     monkeypatch.setattr(sweep, "last_cache_bytes", lambda device: 1)
@@ -350,6 +362,6 @@ def test_an_interruption_keeps_the_sizes_that_were_measured(monkeypatch, tmp_pat
     (path,) = tmp_path.glob("*/update/update.json")
     kept = record.load(path)
     assert kept.interrupted
-    assert len(kept.sizes_mib) == 1
+    assert kept.sizes_mib == [pytest.approx(32, abs=0.1)]  # the largest
     assert kept.inside("copy") is not None
     assert "interrupted" in capsys.readouterr().err

@@ -40,7 +40,8 @@ def test_what_the_compiler_makes_of_it(arch, name):
     check_resources(kernel, registers=40)
     draws = name == NOISE or "seed" in CAPABILITIES[name]
     assert ("fma." in kernel.ptx) == draws, "the update must round as separate operations do"
-    assert not re.search(r"\b(sin|cos|lg2|ex2)\.", kernel.ptx), "approximations where polynomials are meant"
+    assert not re.search(r"\b(sin|cos|lg2|ex2)\.|\.approx", kernel.ptx), "approximations where exact ones are meant"
+    assert ("sqrt.rn.f32" in kernel.ptx) == draws, "the interpreter's root is exact, and must be the device's"
     if name == NOISE:
         assert kernel.accesses("st") == {128: 1}
         return

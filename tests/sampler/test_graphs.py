@@ -215,6 +215,7 @@ class FakeCuda:
             "graph": self.graph,
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(graphs, "release_workspaces", lambda: self.log.append("release"))
 
     def graph(self, graph, pool):
         self.log.append(f"capture in {pool}")
@@ -232,10 +233,10 @@ def test_a_capture_warms_up_on_a_side_stream_and_keeps_to_one_pool(monkeypatch):
     capture = cuda_capture()
     replay = capture(lambda: cuda.log.append("work"), ON_CUDA)
     replay()
-    warm = ["side waits", "on the side", *["work"] * graphs.WARM_UPS, "main waits"]
-    assert cuda.log == ["a stream is made", *warm, "capture in pool 1", "work", "replay"]
+    warm = ["side waits", "on the side", *["work"] * graphs.WARM_UPS, "main waits", "release"]
+    assert cuda.log == ["a stream is made", *warm, "capture in pool 1", "work", "release", "replay"]
     capture(lambda: None, ON_CUDA)
-    assert cuda.log[-1] == "capture in pool 1"
+    assert cuda.log[-2:] == ["capture in pool 1", "release"]
     assert cuda.log.count("a stream is made") == 1  # what a warm-up frees is the next one's to use
 
 

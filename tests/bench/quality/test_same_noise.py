@@ -209,3 +209,11 @@ def test_a_row_of_other_steps_is_refused(capsys) -> None:
 def test_the_same_divergence_makes_the_same_chart(path) -> None:
     found = {"reference": judged(VARIANTS["reference"], path), "loud": judged(next(iter(FAULTS.values())), path)}
     assert divergence.chart(found, "heading") == divergence.chart(found, "heading")
+
+
+def test_a_page_on_which_no_row_errs_is_drawn_all_the_same() -> None:
+    """A logarithm's axis without a number may put its ticks at 0."""
+    none = (0.0, 0.0, 0.0)
+    found = {"exact": divergence.Divergence((900, 500, 100), none, none, none, 2.0, True, True)}
+    assert divergence.chart(found, "all alike").startswith(b"\x89PNG")
+    assert [divergence._power(value) for value in (0.0, 1e-7, 10.0)] == ["0", "10⁻⁷", "10¹"]
