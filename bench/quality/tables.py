@@ -136,10 +136,10 @@ def rows(found: Quality) -> str:
     return "\n".join([
         "## What each row does to the pictures", "", *table(head, lines), "", anchors(found), "",
         "A row is EQUIVALENT where every difference is inside its budget on both sides (95 %), NO WORSE where only the "
-        f"side of the loss is shown, WORSE where the lower bound of a loss is beyond its budget, else {UNSURE}. Of "
-        f"fewer than {JUDGED_FROM} pictures, or without a measure of strangeness, it is {NOT_JUDGED}. A margin's own error "
-        "counts. Fresh seeds: seed 1, on which nothing was chosen. The budgets: " + "; ".join(reasons) + ". A row "
-        "without a promise is judged by the same budget, and is not red for it. The reference's pictures "
+        "side of the loss is shown, and WORSE where the lower bound of a loss is beyond its budget. Otherwise it is "
+        f"{UNSURE}. Of fewer than {JUDGED_FROM} pictures, or without strangeness, it is {NOT_JUDGED}. A margin's own "
+        "error counts. Fresh seeds: seed 1, on which nothing was chosen. The budgets: " + "; ".join(reasons) + ". A "
+        "row that promises nothing is judged by the same budget, and is not red for it. The reference's pictures "
         "are drawn by batched guidance in a compiled step; `compiled` shows what drawing the same noise without the "
         "compiler loses against them.",
     ])  # fmt: skip

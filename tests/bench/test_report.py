@@ -68,6 +68,10 @@ QUALITY_COLUMNS = [
     "diversity_lost_low",
     "diversity_lost_high",
     "diversity_budget",
+    "strangeness_lost",
+    "strangeness_lost_low",
+    "strangeness_lost_high",
+    "strangeness_budget",
 ]
 CSV_COLUMNS = [
     "row",

@@ -179,7 +179,7 @@ def test_mistakes_are_refused_in_one_sentence(options: list[str], why: str, tmp_
 
 def test_the_chart_says_from_how_few_steps_on_a_loss_is_seen() -> None:
     title = quality_chart.steps(made_up()).title
-    assert title.startswith("Down to 50 ancestral steps no loss of kernel distance is seen; 25 lose 0.100 [0.08")
+    assert title.startswith("Down to 50 ancestral steps no loss of kernel distance is seen; 25 lose 0.100 [0.09")
     assert title.endswith("(200 pictures a point)")
     found = made_up()
     for steps in plan.STEPS[1:]:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.quality.equivalence import EQUIVALENT, UNSURE, WORSE
+from bench.quality.equivalence import EQUIVALENT, NO_WORSE, UNSURE, WORSE
 from bench.report import answer
 from bench.report.sources import Beside
 from tests.bench.synthetic import first_call, measurement, pairs, segments
@@ -17,10 +17,12 @@ def made(**ratios: float):
     return measurement(["reference", *(name.replace("_", "-") for name in ratios)], events)
 
 
-def judged(**verdicts: str) -> Beside:
-    """A quality run beside the result that came to these verdicts."""
+def judged(fresh: tuple[str, ...] = (), **verdicts: str) -> Beside:
+    """A quality run beside the result that came to these verdicts; fresh: rows that fresh seeds confirm."""
     by_row = {name.replace("_", "-"): verdict for name, verdict in verdicts.items()}
-    quality = SimpleNamespace(judged={"a point": 1}, verdict=lambda row: (by_row.get(row, ""), "because"))
+    quality = SimpleNamespace(judged={"a point": 1}, verdict=lambda row: (by_row.get(row, ""), "because"),
+                              confirmed=lambda row: row in fresh,
+                              pictures_of=lambda row: "400 pictures of seed 0, and by 400 of seed 1")  # fmt: skip
     return Beside(quality=quality)  # type: ignore[arg-type]
 
 
@@ -45,9 +47,16 @@ def test_what_was_not_judged_is_not_recommended() -> None:
 
 def test_the_fastest_within_its_budget_is_named_and_no_faster_one_outside() -> None:
     result = made(ddim=0.9, all_half=0.3, all_equal_steps=0.5)
-    inside = judged(all_half=WORSE, all_equal_steps=EQUIVALENT, ddim=EQUIVALENT)
-    _, said = answer.sentences(result, inside)
+    inside = {"all_half": WORSE, "all_equal_steps": EQUIVALENT, "ddim": NO_WORSE}
+    _, said = answer.sentences(result, judged(fresh=("all-equal-steps", "ddim"), **inside))
     assert said.startswith("Within its quality budget, **all-equal-steps** is the fastest")
+    assert "400 of seed 1" in said
+    _, said = answer.sentences(result, judged(fresh=("ddim",), **inside))
+    assert said.startswith("Within its quality budget, **ddim** is the fastest")
+    assert "not confirmed on fresh seeds: all-equal-steps" in said
+    _, said = answer.sentences(result, judged(**inside))
+    assert said.startswith("**all-equal-steps**")
+    assert "have not confirmed" in said
     _, said = answer.sentences(result, judged(all_half=WORSE, all_equal_steps=UNSURE, ddim=UNSURE))
     assert said.startswith("No row that draws other pictures is shown to stay within its quality budget")
     assert "**all-half**" in said
