@@ -15,7 +15,7 @@ def measure(stage: Stage, rows: list[str], slices: int, clock, rng: random.Rando
     for batch in stage.workload.batch_axis:
         other = Stage(stage.workload, stage.model, batch)
         for name in rows:
-            emit(event="doing", text=f"batch {batch} of {name}")
+            emit(event="doing", text=f"batch {batch} of {name}", batch=batch, phase="batch")
             try:
                 arm = other.arm(CONTENDERS[name])
                 other.first_call_s(arm)

@@ -17,6 +17,7 @@ from bench.contenders import CONTENDERS, REFERENCE
 from bench.crew import Worker
 from bench.fitting import unfit
 from bench.options import OPTIONS, OUT
+from bench.patience import Patience
 from bench.workload import Workload, workload
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
@@ -54,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"row {row!r} cannot run here: {why}")
     folder = writable_folder((arguments.out or store.home(asked)) / environment.machine(asked.device) / "break-even")
     cold = not arguments.warm
-    theirs, mine = (start(asked, name, cold) for name in (REFERENCE, row))
+    patience = Patience(asked)
+    theirs, mine = (start(asked, name, cold, patience) for name in (REFERENCE, row))
     count = batches(mine, theirs)
     if count is None:
         print(f"{row} never pays here: {mine.batch_s:.2f} s a batch against {theirs.batch_s:.2f} s")
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if count > MOST_BATCHES:
         print("too many to be drawn for a check")
         return 0
-    reference_s, row_s = (drawn(asked, name, images / asked.batch, cold) for name in (REFERENCE, row))
+    reference_s, row_s = (drawn(asked, name, images / asked.batch, cold, patience) for name in (REFERENCE, row))
     off = row_s / reference_s - 1
     print(f"{images:,} images drawn with each: {row} {row_s:.1f} s, {REFERENCE} {reference_s:.1f} s, {off:+.1%} "
           f"(allowed: {WITHIN:.0%} either way)")  # fmt: skip
@@ -87,24 +89,24 @@ def batches(row: Start, reference: Start) -> float | None:
     return None if saved_s <= 0 else max(0.0, (row.ready_s - reference.ready_s) / saved_s)
 
 
-def start(asked: Workload, row: str, cold: bool) -> Start:
+def start(asked: Workload, row: str, cold: bool, patience: Patience | None = None) -> Start:
     """Measured in a fresh process."""
-    found = _events(asked, row, "start", cold)
+    found = _events(asked, row, "start", cold, patience)
     return Start(found["ready_s"], found["step_s"] * found["steps"])
 
 
-def drawn(asked: Workload, row: str, count: float, cold: bool) -> float:
+def drawn(asked: Workload, row: str, count: float, cold: bool, patience: Patience | None = None) -> float:
     """Seconds in which a fresh process draws so many batches (of the last one its share of steps), loading included."""
-    return _events(asked, row, "draw", cold, batches=count)["seconds"]
+    return _events(asked, row, "draw", cold, patience, batches=count)["seconds"]
 
 
-def _events(asked: Workload, row: str, look: str, cold: bool, **task) -> dict:
+def _events(asked: Workload, row: str, look: str, cold: bool, patience: Patience | None, **task) -> dict:
     """The last event of one method of `Inspection`, in a fresh process whose compilers have empty caches if `cold`."""
     core = min(os.sched_getaffinity(0)) if asked.device == "cpu" and hasattr(os, "sched_getaffinity") else None
     with tempfile.TemporaryDirectory(prefix="ddpm-bench-") if cold else nullcontext() as empty:
         caches = {name: f"{empty}/{name}" for name in CACHES} if cold else {}
         nursery = Worker(
-            {"workload": asked.json(), "plant": None, "compiles": True, **task}, 0, "bench.nursery", caches
+            {"workload": asked.json(), "plant": None, "compiles": True, **task}, 0, "bench.nursery", caches, patience
         )
         try:
             *_, event = nursery.obey({"row": row, "looks": [look], "core": core})

@@ -1,135 +1,136 @@
 """The crew: fresh worker processes, built side by side, that then obey one at a time: no two are timed at once.
 
 An order is one JSON line on a worker's standard input; its answer is events, one JSON line each, ending with
-`done`. A worker whose standard input closes ends, so none outlives its parent, however that ends.
+`done`. Each event is due within the seconds that `Patience` gives it; a worker that misses one is ended.
 """
 
 import json
 import os
-import queue
-import subprocess
+import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from bench import environment
+from bench import environment, memory
+from bench.patience import Patience
+from bench.process import Gone, Process, wait_for
+from bench.workload import from_json
 
 Event = dict[str, Any]
+GLANCE_S = 1.0  # between two looks at what is overdue
 
 
-class Worker:
+class Worker(Process):
     """One fresh process that obeys orders, `bench.worker` or another module; `number` names it in the events."""
 
-    def __init__(self, task: dict[str, Any], number: int, module: str = "bench.worker", environ: dict | None = None):
+    def __init__(self, task: dict[str, Any], number: int, module: str = "bench.worker", environ: dict | None = None,
+                 patience: Patience | None = None, clock: Callable[[], float] = time.monotonic):  # fmt: skip
+        super().__init__(
+            [sys.executable, "-P", "-m", "bench.child", module, json.dumps(task)],
+            {**environment.for_fresh_processes(), **(environ or {})},
+        )
         self.number = number
-        self.dead = False
+        self.dead = self.busy = False
         self.died_of: str | None = None  # the row that it was at
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, json.dumps(task)],
-            env={**environment.for_fresh_processes(), **(environ or {})},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
-        )  # fmt: skip
-        self._complaints: list[str] = []
-        self._overhearing = threading.Thread(target=self._overhear, daemon=True)
-        self._overhearing.start()
-
-    def _overhear(self) -> None:
-        self._complaints.extend(self.process.stderr or ())
+        self.patience = Patience(from_json(task["workload"])) if patience is None else patience
+        self._clock = clock
+        self._doing: Event | None = None
+        self._has_answered = False
 
     def obey(self, order: dict[str, Any]) -> Iterator[Event]:
-        """Give an order and yield its events; a worker that ends before `done` gives a last event 'died'."""
-        doing, row = "", None
+        """Give an order and yield its events; a worker that ends before `done`, or is ended, has a last event 'died'"""
+        self.begin(order)
+        while self.busy:
+            if (event := self.hear(GLANCE_S)) is not None:
+                yield event
+
+    def begin(self, order: dict[str, Any]) -> None:
+        """Give an order, to be heard of."""
+        self.busy = True
+        self._had = memory.free_bytes()
+        # what it says of itself comes first; until it has spoken once, it may still be importing
+        self._doing = {"event": "doing", "text": order.get("do", "an inspection"), "row": None}
+        self._silent_s, self._glanced = 0.0, self._clock()
+        self.write(order)
+
+    def hear(self, within_s: float) -> Event | None:
+        """The next event of the order, or None if none comes within these seconds; with the last, it is busy no more.
+
+        Of the time between two glances a little counts at most: while this process was stopped, so may the worker.
+        """
         try:
-            assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(order) + "\n")
-            self.process.stdin.flush()
-        except OSError:
-            pass  # it has ended: the loop below finds no line and says how
-        for line in self.process.stdout or ():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # the last line of a killed worker may be cut
-            if event["event"] == "done":
-                return
-            if event["event"] == "doing":
-                doing, row = event["text"], event.get("row")
-            yield event
-        yield self._death(doing, row)
+            event = self.line(within_s)
+        except Gone as gone:
+            return self._died(self._how(gone), gone.signal)
+        now = self._clock()
+        self._silent_s += min(now - self._glanced, 2 * GLANCE_S)
+        self._glanced = now
+        if event is None:
+            return self._overdue() if self._silent_s > self.patience.seconds(self._doing) else None
+        self._silent_s = 0.0
+        self.patience.heard(event)
+        if event["event"] == "done":
+            self.busy = False
+            return None
+        if event["event"] == "doing":
+            self._doing = event
+        return event
 
-    def _death(self, doing: str, row: str | None) -> Event:
-        self.dead, self.died_of = True, row
-        code = self.process.wait()
-        self._overhearing.join(timeout=2)
-        tail = [line for line in self._complaints if line.strip()][-1:] or ["no message"]
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        where = f" during '{doing}'" if doing else ""
-        return {"event": "died", "doing": row, "message": f"{how}{where}; last words: {tail[0].strip()}"}
+    def _how(self, gone: Gone) -> str:
+        text = self._doing["text"] if self._doing else ""
+        reason = ""
+        if gone.signal == signal.SIGKILL:
+            reason = f", as the system does when memory runs out (there was {memory.human(self._had)})"
+        return f"{gone}{reason} during '{text}'; last words: {gone.words or 'no message'}"
 
-    def end(self) -> None:
-        """End the process if it still runs, and take it off the system's table."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:
-                    continue  # an order that a dead worker never read
+    def _overdue(self) -> Event:
+        message = self.patience.sentence(self._doing, self.is_stopped)
+        self.end()
+        return self._died(message, 0, silent_s=self._silent_s)
+
+    def _died(self, message: str, by_signal: int, **more: Any) -> Event:
+        self.dead, self.busy = True, False
+        self.died_of = (self._doing or {}).get("row")
+        return {"event": "died", "doing": self.died_of, "message": message, "signal": by_signal, **more}
 
 
-def in_lanes(workers: list[Worker], order: Callable[[Worker], dict[str, Any]], lanes: int,
+def in_lanes(workers: Sequence[Worker], order: Callable[[Worker], dict[str, Any]], lanes: int,
              pinned: bool) -> Iterator[tuple[Worker, Event]]:  # fmt: skip
     """Give each its order, `lanes` at a time (each on a core of its own if `pinned`); events as they come.
 
-    order(worker): asked for when its turn comes, in a thread of its lane.
+    order(worker): asked for when its turn comes.
     """
-    lanes = max(1, min(lanes, len(workers)))
-    waiting = iter(workers)  # `next` of a list's iterator is atomic: each worker goes to one lane
-    yield from _merged([((worker, order(worker)) for worker in waiting) for _ in range(lanes)], pinned)
+    waiting = iter(workers)
+    yield from merged([((worker, order(worker)) for worker in waiting) for _ in range(min(lanes, len(workers)))],
+                      pinned)  # fmt: skip
 
 
 def each(orders: list[tuple[Worker, dict[str, Any]]], pinned: bool) -> Iterator[tuple[Worker, Event]]:
     """Give each worker an order of its own, all side by side; events as they come."""
-    yield from _merged([iter([order]) for order in orders], pinned)
+    yield from merged([iter([order]) for order in orders], pinned)
 
 
-def dealt(workers: list[Worker], orders: list[dict[str, Any]], pinned: bool) -> Iterator[tuple[Worker, Event]]:
-    """Deal the orders out: each worker takes the next when it is done with one; events as they come."""
-    waiting = iter(orders)
+def merged(lanes: list[Iterator[tuple[Worker, dict[str, Any]]]], pinned: bool) -> Iterator[tuple[Worker, Event]]:
+    """Give the orders of all lanes, side by side, each lane on a core of its own if `pinned`; events as they come.
 
-    def hand(worker: Worker) -> Iterator[tuple[Worker, dict[str, Any]]]:
-        for order in waiting:
-            yield worker, order
-            if worker.dead:  # the order it died over is lost, those that wait go to the others
-                return
-
-    yield from _merged([hand(worker) for worker in workers], pinned)
-
-
-def _merged(lanes: list[Iterator[tuple[Worker, dict[str, Any]]]], pinned: bool) -> Iterator[tuple[Worker, Event]]:
-    """Give the orders of all lanes, side by side, each lane on a core of its own if `pinned`."""
-    events: queue.Queue = queue.Queue()
+    A lane is asked for its next order when the one before has ended.
+    """
     cores = sorted(os.sched_getaffinity(0)) if pinned else []
+    at: dict[Worker, int] = {}  # the lane that each busy worker is in
 
-    def follow(lane: Iterator[tuple[Worker, dict[str, Any]]], core: int | None) -> None:
-        try:
-            for worker, order in lane:
-                for event in worker.obey({**order, "core": core}):
-                    events.put((worker, event))
-        finally:
-            events.put(None)
+    def go_on(i: int) -> None:
+        if (given := next(lanes[i], None)) is not None:
+            worker, order = given
+            worker.begin({**order, "core": cores[i % len(cores)] if cores else None})
+            at[worker] = i
 
-    for i, lane in enumerate(lanes):
-        core = cores[i % len(cores)] if cores else None
-        threading.Thread(target=follow, args=(lane, core), daemon=True).start()
-    left = len(lanes)
-    while left:
-        event = events.get()
-        if event is None:
-            left -= 1
-        else:
-            yield event
+    for i in range(len(lanes)):
+        go_on(i)
+    while at:
+        wait_for(list(at), GLANCE_S)
+        for worker in list(at):
+            if (event := worker.hear(0.0)) is not None:
+                yield worker, event
+            if not worker.busy:
+                go_on(at.pop(worker))

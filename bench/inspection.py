@@ -217,6 +217,7 @@ class Inspection:
         ready_s, noise, seconds = time.perf_counter() - began, arm.noise(1, stage.batch), []
         for i in range(STRETCHES):  # spread over the path; long enough that what a call takes beside its steps is small
             first = i * arm.steps // STRETCHES
+            self.emit(event="doing", text=f"stretch {i + 1} of {STRETCHES}", row=self.contender.name, phase="run")
             positions = list(range(first, min(first + STRETCH, arm.steps)))
             start = time.perf_counter()
             arm.advance(stage.x, positions, noise)
@@ -235,6 +236,7 @@ class Inspection:
         stage, arm = self._loaded()
         left = max(1, round(self.task["batches"] * arm.steps))
         while left > 0:
+            self.emit(event="doing", text=f"drawing, {left:,} steps left", row=self.contender.name, phase="run")
             arm.advance(stage.x, list(range(min(left, arm.steps))), arm.noise(left, stage.batch))
             left -= arm.steps
         _wait_for(stage.model.device)

@@ -169,8 +169,8 @@ class Row:
             for event in self.measurement.of(kind, self.name):
                 return event["message"]
         for death in self.measurement.of("died"):
-            if death.get("doing") == self.name != REFERENCE:
-                return f"its process ended: {death['message']}"
+            if death.get("doing") == self.name != REFERENCE and not death.get("again"):  # it was tried once more
+                return death["message"] if "silent_s" in death else f"its process ended: {death['message']}"
         evidence = self.measurement.of("evidence", self.name)
         if self.measurement.of("evidence", REFERENCE) and not any(e["where"] == "inspection" for e in evidence):
             return "not shown to have engaged: its inspection came to no finding"
@@ -299,10 +299,11 @@ class Row:
     @cached_property
     def whole_runs(self) -> list[list[dict[str, Any]]]:
         """The parts of each whole run of which every step was timed, with their place among the parts of all rows."""
-        runs: dict[int, list[dict[str, Any]]] = {}
+        runs: dict[tuple[int, int], list[dict[str, Any]]] = {}
         for i, segment in enumerate(self.measurement.of("segment")):
             if segment["row"] == self.name:
-                runs.setdefault(segment.get("run", 0), []).append({**segment, "place": i})
+                key = segment.get("process", 0), segment.get("run", 0)
+                runs.setdefault(key, []).append({**segment, "place": i})
         return [run for run in runs.values() if sum(s["steps"] for s in run) == self.steps]
 
     @cached_property
@@ -334,7 +335,7 @@ class Row:
         for part in (part for run in self.whole_runs for part in run):
             after = bisect(places, part["place"])
             near = [parts[i] for i in places[max(0, after - 1) : after + 1]]
-            beside = [one for one in near if one.get("visit") == part.get("visit")] or near
+            beside = [one for one in near if _visit(one) == _visit(part)] or near
             mine_s += part["seconds"]
             theirs_s += part["steps"] * fmean(one["seconds"] / one["steps"] for one in beside)
         return theirs_s / mine_s * reference.steps / self.steps
@@ -374,3 +375,8 @@ class Row:
 
 def _processes(events: Iterable[dict[str, Any]]) -> list[int]:
     return sorted({e["process"] for e in events})
+
+
+def _visit(part: dict[str, Any]) -> tuple[int | None, int | None]:
+    """A part of a whole run was taken in one visit of one process."""
+    return part.get("process"), part.get("visit")

@@ -105,8 +105,18 @@ def parts(usage: Usage, static: Static, in_the_loop: int) -> dict[str, int]:
 
 def available_bytes(device: torch.device) -> int:
     """Memory that could still be had: the device's free part, or the system's within the control group's limit."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _system_bytes()
+
+
+def free_bytes() -> int | None:
+    """Memory of the system that could be had now; None where it does not tell."""
+    try:
+        return _system_bytes()
+    except (OSError, KeyError):
+        return None
+
+
+def _system_bytes() -> int:
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))

@@ -17,35 +17,40 @@ import traceback
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # before anybody asks
 
-from bench import memory
+from bench import child, memory
 from bench.contenders import CONTENDERS
 from bench.inspection import Inspection
 from bench.planted import planted
-from bench.worker import emitter
 from sampler.errors import in_one_line
+
+# what a look takes, as `Patience` knows it; of the others, some hundred steps
+PHASES = {"first_call": "first_call", "whole": "run", "start": "run", "draw": "run", "attempt": "run"}
 
 
 def main(task_json: str) -> None:
     task = json.loads(task_json)
-    emit = emitter()
+    emit = child.answers()
     if task.get("compiles"):
         import torch._dynamo
         import torch._inductor.compile_fx  # noqa: F401  seconds, once for all
     gc.freeze()  # no collection in a child need look at what was imported
     while line := sys.stdin.readline():
         order = json.loads(line)
-        child = os.fork()
-        if not child:
+        had = memory.free_bytes()
+        forked = os.fork()
+        if not forked:
             _be_a_child(task, order, emit)
-        _, status = os.waitpid(child, 0)
+        _, status = os.waitpid(forked, 0)
         if status:
-            emit(event="error", row=order["row"], message=_how_it_ended(status, task))
+            killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+            emit(event="error", row=order["row"], message=_how_it_ended(status, task, had), killed=killed)
         emit(event="done")
 
 
 def _be_a_child(task: dict, order: dict, emit) -> None:
     code = 1
     try:
+        child.die_with_parent()
         threading.Thread(target=_end_with_the_parent, daemon=True).start()
         if order.get("core") is not None:
             os.sched_setaffinity(0, {order["core"]})
@@ -58,11 +63,12 @@ def _be_a_child(task: dict, order: dict, emit) -> None:
 
 def _inspect(task: dict, order: dict, emit) -> None:
     contender = {**CONTENDERS, **{c.name: c for c in planted(task.get("plant"))}}[order["row"]]
-    emit(event="doing", text=f"inspecting {contender.name}")
     inspection = None
     try:
         inspection = Inspection(task, contender, emit)
         for look in order["looks"]:
+            emit(event="doing", text=f"inspecting {contender.name}, {look.replace('_', ' ')}", row=contender.name,
+                 phase=PHASES.get(look, "look"))  # fmt: skip
             getattr(inspection, look)()
     except Exception as error:  # any fault of a contender is its row's, not the run's
         message, too_large = in_one_line(error), memory.is_out_of_memory(error)
@@ -75,11 +81,11 @@ def _inspect(task: dict, order: dict, emit) -> None:
     emit(event="error", row=contender.name, message=message)
 
 
-def _how_it_ended(status: int, task: dict) -> str:
+def _how_it_ended(status: int, task: dict, had: int | None) -> str:
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGKILL:
         return (f"its process was killed (signal 9), as the system does when memory runs out; "
-                f"batch {task['workload']['batch']:,}")  # fmt: skip
+                f"batch {task['workload']['batch']:,}, there was {memory.human(had)}")  # fmt: skip
     return f"its process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
 
 

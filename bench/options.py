@@ -24,6 +24,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "budget": {"type": float, "metavar": "SECONDS",
                "help": "seconds for everything that is timed: pairs, other batch sizes, whole runs (default: "
                        f"{Workload.budget_s:g}, or the preset's; quick: up to a third less where building takes long)"},
+    "patience": {"type": float, "metavar": "SECONDS",
+                 "help": "seconds without an answer after which a row hangs: its process is ended, the row is red, the "
+                         "others go on (default: 20 times its first call or more, at least 120; 900 before one is "
+                         "known)"},
 }  # fmt: skip
 
 # for every command that keeps results: `arguments.out or store.home(workload)`
@@ -44,7 +48,7 @@ def add_options(add: Callable[..., Any], prefix: str, taken: tuple[str, ...] = (
 def from_options(options: argparse.Namespace) -> Workload:
     """The workload that parsed options ask for."""
     given = {name: getattr(options, name) for name in OPTIONS if name != "preset"}
-    budget = given.pop("budget")
+    budget, patience = given.pop("budget"), given.pop("patience")
     if (given.get("threads") or 1) > (cpus := os.cpu_count() or 1):
         raise UsageError(f"threads = {given['threads']} is more than {cpus}, the CPUs of this machine")
-    return workload(options.preset, budget_s=budget, **given)
+    return workload(options.preset, budget_s=budget, patience_s=patience, **given)

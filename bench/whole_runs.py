@@ -95,7 +95,7 @@ class WholeRuns:
         for name, run, part, parts in self.order[self.done : upto]:
             self.done += 1
             if name not in self.faulty:
-                emit(event="doing", text=f"whole runs, part {self.done} of {len(self.order)}", row=name)
+                emit(event="doing", text=f"whole runs, part {self.done} of {len(self.order)}", row=name, phase="part")
                 self._take(name, run, part, parts, clock, emit, telemetry)
         if self.done == len(self.order):
             self._show(emit)

@@ -1,22 +1,21 @@
 """A worker: one fresh process that builds the rows it is told, then times what it is ordered to, line by line.
 
 Its first argument is the task (JSON). Orders come as JSON lines on standard input, `{"do": "pairs", …}`; it
-answers each with JSON events on standard output, the last of them `done`, and ends when its input closes.
+answers each with JSON events on standard output, the last of them `done`, and ends when its input closes. Before
+whatever may take long it says so (`doing`, with the `phase` by which `Patience` knows what it may take).
 """
 
 import gc
 import json
 import os
-import queue
 import random
 import sys
-import threading
 import time
 from statistics import fmean
 
 import torch
 
-from bench import axis, evidence
+from bench import axis, child, evidence
 from bench.clock import clock_for
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.inspection import probe
@@ -63,7 +62,7 @@ class Work:
         if not self.arms:
             gc.freeze()  # compilers make garbage by the million; no collection need look at what was imported
         for contender in (self.known[name] for name in (self.rows if rows is None else rows)):
-            self.emit(event="doing", text=f"first call of {contender.name}", row=contender.name)
+            self.emit(event="doing", text=f"first call of {contender.name}", row=contender.name, phase="first_call")
             seen, hit = counters["stats"]["unique_graphs"], counters["inductor"]["fxgraph_cache_hit"]
             try:
                 arm = self.stage.arm(contender)
@@ -96,7 +95,7 @@ class Work:
                 if i and time.monotonic() > stop_at:
                     break
                 noises = (self.noises[REFERENCE], self.noises[name])
-                self.emit(event="doing", text=f"timing {name}", row=name)
+                self.emit(event="doing", text=f"timing {name}", row=name, phase="slice")
                 before, began = self.telemetry.sample(), time.perf_counter()
                 try:
                     pair = time_pair(
@@ -118,7 +117,7 @@ class Work:
     def _warm(self, name: str) -> bool:
         """A first slice that is not kept; whether the row lived through it."""
         arm = self.arms[name]
-        self.emit(event="doing", text=f"warming {name}", row=name)
+        self.emit(event="doing", text=f"warming {name}", row=name, phase="slice")
         self.noises[name] = arm.noise(1, self.stage.batch)
         try:
             seconds, wall_s = arm.time_slice(self.stage.x, self.noises[name], self.clock, self.rng)
@@ -144,7 +143,7 @@ class Work:
         for name in rows:
             if name not in self.arms or self.arms[name].contender.textbook:
                 continue
-            self.emit(event="doing", text=f"comparing {name}", row=name)
+            self.emit(event="doing", text=f"comparing {name}", row=name, phase="look")
             try:
                 probe(self.stage, self.arms[name], self.workload.seed, self.emit)
             except Exception as error:
@@ -154,10 +153,14 @@ class Work:
         """Seconds a step at other batch sizes."""
         axis.measure(self.stage, rows, slices, self.clock, self.rng, self.emit)
 
-    def whole(self, rows: list[str], seconds: float, until: float) -> None:
-        """Whole runs of as many of the rows as fit the time, gone on with until this share of them is done."""
+    def whole(self, rows: list[str], seconds: float, until: float, step_s: dict[str, float]) -> None:
+        """Whole runs of as many of the rows as fit the time, gone on with until this share of them is done.
+
+        step_s: wall seconds of a step of rows that this process may not have timed itself.
+        """
         if self.wholes is None:
-            step_s = {name: fmean(seconds) for name, seconds in self.step_s.items() if name in rows}
+            mine = {name: fmean(seconds) for name, seconds in self.step_s.items()}
+            step_s = {name: s for name, s in {**step_s, **mine}.items() if name in rows and name in self.arms}
             self.wholes = WholeRuns(self.stage, self.arms, step_s, seconds, self.rng)
         self.wholes.faulty |= self.wholes.chosen.keys() - set(rows)
         self.wholes.advance(until, self.clock, self.emit, self.telemetry)
@@ -178,10 +181,8 @@ class Work:
 
 
 def main(task_json: str) -> None:
-    emit = emitter()
-    orders = _orders()
-    task = json.loads(task_json)
-    work = Work(task, emit)
+    emit, orders = child.answers(), child.orders()
+    work = Work(json.loads(task_json), emit)
     while True:
         order = orders.get()
         core = order.pop("core", None)
@@ -189,30 +190,6 @@ def main(task_json: str) -> None:
             os.sched_setaffinity(0, {core})
         getattr(work, order.pop("do"))(**order)
         emit(event="done")
-
-
-def emitter():
-    """Write events to the real standard output; whatever else prints goes to standard error."""
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-
-    def emit(**event) -> None:
-        out.write(json.dumps(event) + "\n")
-
-    return emit
-
-
-def _orders() -> queue.SimpleQueue:
-    """Orders as they come; the process ends when no more can come, whatever it is doing."""
-    orders: queue.SimpleQueue = queue.SimpleQueue()
-
-    def listen() -> None:
-        for line in sys.stdin.buffer:
-            orders.put(json.loads(line))
-        os._exit(1)
-
-    threading.Thread(target=listen, daemon=True).start()
-    return orders
 
 
 if __name__ == "__main__":

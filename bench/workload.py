@@ -33,6 +33,7 @@ class Workload:
     whole_share: float = 0.35  # of the budget, for whole runs that the slices are held against
     batch_axis: tuple[int, ...] = (1, 4, 16)
     quality_s: float = 40.0  # seconds in which pictures may be drawn to be judged; those drawn before cost nothing
+    patience_s: float | None = None  # within which a row answers, else it hangs; None: follows from its first call
     same_noise: bool = True  # hold each row against a float64 run, which a large network on a device has no time for
     own: Facts | None = None  # what was found of a model that is not a shipped one
 
@@ -46,8 +47,9 @@ class Workload:
             raise UsageError(f"steps = {self.steps} is outside 1…{self.timesteps}, the model's timesteps")
         if not math.isfinite(self.guidance):
             raise UsageError(f"guidance = {self.guidance}; it must be a finite number")
-        if not self.budget_s > 0:
-            raise UsageError(f"budget = {self.budget_s:g} s; it must be positive")
+        for name, seconds in (("budget", self.budget_s), ("patience", self.patience_s)):
+            if seconds is not None and not seconds > 0:
+                raise UsageError(f"{name} = {seconds:g} s; it must be positive")
 
     @property
     def timesteps(self) -> int:

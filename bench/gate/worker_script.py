@@ -1,7 +1,8 @@
 """One side's worker: imports model and rows from its own tree, and is driven line by line by the harness.
 
-The harness hands this very file over, so it imports nothing of the house but what stands in the tree it is told:
-a base without the harness, or with an older one, is driven alike. Protocol 1: one JSON object a line each way.
+The harness hands this very file over, so it imports nothing of the house but what stands in the tree it is told, and
+`child.py` beside it: a base without the harness, or with an older one, is driven alike. Protocol 1: one JSON object a
+line each way.
 
     -> (first argument) {"tree", "folder", "model", "shape", "batch", "device", "threads", "steps", "guidance", "plant"}
     <- {"protocol": 1, "rows": {name: why it cannot run, or ""}, "python", "torch"}
@@ -18,19 +19,14 @@ for another seed; `idle_cpu_s` is what the process spent while it should have be
 
 import base64
 import contextlib
-import ctypes
 import functools
 import gc
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import json
-import os
-import queue
 import random
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -40,9 +36,9 @@ KEPT_STATES = 8
 
 
 def main(task):
-    say = _sayer()
-    _die_with_parent()
-    requests = _listener()
+    child = _child()
+    child.die_with_parent()
+    say, requests = child.answers(), child.orders()
     tree = Path(task["tree"])
     folder = tree / task.get("folder", "")
     places = dict.fromkeys((folder, folder / "src", tree, tree / "src"))
@@ -59,7 +55,7 @@ def main(task):
     gc.disable()
     desk = Desk(rows)
     while True:
-        say(**desk.answer(json.loads(requests.get())))
+        say(**desk.answer(requests.get()))
 
 
 class Desk:
@@ -431,34 +427,13 @@ def _tensor(output):
     return output
 
 
-def _sayer():
-    """Answers go to the real standard output; whatever else prints goes to standard error."""
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-
-    def say(**answer):
-        out.write(json.dumps(answer) + "\n")
-
-    return say
-
-
-def _listener():
-    """Requests, line by line; the process ends with its standard input, whatever it is doing then."""
-    lines: queue.Queue[str] = queue.Queue()
-
-    def listen():
-        for line in sys.stdin:
-            lines.put(line)
-        os._exit(0)
-
-    threading.Thread(target=listen, daemon=True).start()
-    return lines
-
-
-def _die_with_parent():
-    """Ask Linux to kill this process when the one that started it dies, also while it computes."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def _child():
+    """`bench/child.py` as it stands beside this file, whatever the tree under test holds."""
+    made = importlib.util.spec_from_file_location("ddpm_bench_child", Path(__file__).parents[1] / "child.py")
+    assert made is not None and made.loader is not None  # noqa: PT018
+    module = importlib.util.module_from_spec(made)
+    made.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":

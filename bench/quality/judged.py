@@ -38,7 +38,7 @@ def measure(workload: Workload, names: Iterable[str], seconds: float, emit, stor
     chosen = sorted((n for n in names if n in rows),
                     key=lambda n: (CONTENDERS[n].lossless, points[rows[n].point].path.steps))  # fmt: skip
     for name in chosen:
-        emit(event="doing", text=f"judging the pictures of {name}", row=name)
+        emit(event="doing", text=f"judging the pictures of {name}", row=name, phase="judging")
         point = points[rows[name].point]
         seen, source = pictures_of(point, store), "kept"
         if seen is None and point.path.steps * FEW * PICTURE_STEP_S < stop_at - time.monotonic():
@@ -58,7 +58,7 @@ def measure_own(workload: Workload, contender: Contender, seconds: float, emit, 
     path = contender.path(model, workload.steps)
     if path.steps * FEW * PICTURE_STEP_S >= seconds:
         return
-    emit(event="doing", text=f"judging the pictures of {contender.name}", row=contender.name)
+    emit(event="doing", text=f"judging the pictures of {contender.name}", row=contender.name, phase="judging")
     seen = see(*drawing.drawn_by(contender.variant, model, path, FEW, workload.guidance))
     reference = pictures_of(plan.points(workload.device)[plan.REFERENCE], store) or trial.shipped("reference")
     figures = judge(seen, reference)

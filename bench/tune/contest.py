@@ -7,6 +7,7 @@ find in the compiler's cache; then they are timed in turns, one at a time.
 import math
 import os
 import random
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from bench.break_even import CACHES
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.crew import Event, Worker, each
 from bench.measurement import HALF_GREY_LEVEL
+from bench.patience import Patience
 from bench.planted import planted
 from bench.run import pins
 from bench.tune.asked import Asked
@@ -39,6 +41,8 @@ class Contest:
         self.rng = random.Random(f"{asked.workload.seed} {self.number}")
         self.crew: list[Worker] = []
         self.built: list[str] = []
+        self.killed: set[str] = set()  # rows whose process was killed once: memory may have run out over another
+        self.patience = Patience(asked.workload, self.known.values())
 
     def enter(self, rows: list[str]) -> None:
         """Build rows that are not built yet (and the reference with the first), and see that they draw its pictures."""
@@ -72,7 +76,7 @@ class Contest:
                 "seed": self.rng.getrandbits(48)}  # fmt: skip
         self.number += 1
         caches = {name: f"{self.empty.name}/{name}" for name in CACHES} if self.empty else {}
-        return Worker(task, self.number - 1, environ=caches)
+        return Worker(task, self.number - 1, environ=caches, patience=self.patience)
 
     def _build(self, crew: list[Worker], rows: list[str]) -> None:
         """The reference; then one from the front, one from the back: what the other has compiled is in the cache."""
@@ -119,7 +123,11 @@ class Contest:
             row = event["doing"]
             if row is None or row == REFERENCE:
                 raise UsageError(f"a process that was to race ended: {event['message']}")
-            self._disqualify(row, f"its process ended: {event['message']}")
+            if event["signal"] == signal.SIGKILL and row not in self.killed:
+                self.killed.add(row)
+                self.say(f"{row} is tried once more in a fresh process: {event['message']}")
+                return
+            self._disqualify(row, event["message"] if "silent_s" in event else f"its process ended: {event['message']}")
         elif kind == "probe":
             if why := self._astray(event):
                 self._disqualify(event["row"], why)

@@ -6,6 +6,7 @@ Each counts the steps that it was asked for in its own process.
 import os
 import signal
 import sys
+import time
 
 from torch import Tensor
 
@@ -58,6 +59,30 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _sleep() -> None:
+    time.sleep(3600)
+
+
+def _stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _sleeps(x: Tensor, *rest) -> Tensor:
+    _sleep()
+    return x
+
+
+def _in_a_whole_run(do):
+    def apply(x: Tensor, *rest) -> Tensor:
+        frame = sys._getframe()
+        while (frame := frame.f_back) is not None:
+            if frame.f_globals["__name__"] == "bench.whole_runs":
+                do()
+        return posterior(x, *rest)
+
+    return apply
+
+
 def _runs_out_of_memory(x: Tensor, *rest) -> Tensor:
     raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
@@ -99,6 +124,14 @@ CONTENDERS = [
               Variant("planted-dies-built", update=Update(lambda: _after(PREPARATION - 1, _die))), path=unprobed_path),
     Contender("planted-dies-early", "is killed at once",
               Variant("planted-dies-early", update=Update(lambda: _dies))),
+    Contender("planted-sleeps-early", "sleeps for ever in its first call",
+              Variant("planted-sleeps-early", update=Update(lambda: _sleeps))),
+    Contender("planted-sleeps", "sleeps for ever in a timed slice",
+              Variant("planted-sleeps", update=Update(lambda: _after(PREPARATION, _sleep))), path=unprobed_path),
+    Contender("planted-sleeps-whole", "sleeps for ever in a whole run",
+              Variant("planted-sleeps-whole", update=Update(lambda: _in_a_whole_run(_sleep))), path=unprobed_path),
+    Contender("planted-stops", "stops its process in a timed slice",
+              Variant("planted-stops", update=Update(lambda: _after(PREPARATION, _stop))), path=unprobed_path),
     Contender("planted-greedy", "asks for more memory than there is",
               Variant("planted-greedy", update=Update(lambda: _runs_out_of_memory))),
     Contender("planted-large", "asks for more memory than there is at a batch of 64",

@@ -25,7 +25,7 @@ def processes(monkeypatch, row_s: float, step_s: float = 0.002) -> list[tuple]:
     """What the command's processes would say; returns what they are asked."""
     asked: list[tuple] = []
 
-    def events(workload, row, look, cold, **task):
+    def events(workload, row, look, cold, patience, **task):
         asked.append((row, look, cold, task))
         if look == "draw":
             return {"seconds": row_s if row == "compiled" else 30.0}
@@ -62,7 +62,7 @@ def test_each_process_starts_with_empty_caches_of_its_own(monkeypatch) -> None:
     seen = []
 
     class Nursery:
-        def __init__(self, task, number, module, environ):
+        def __init__(self, task, number, module, environ, patience):
             seen.append({name: Path(folder) for name, folder in environ.items()})
             assert all(folder.parent.is_dir() and not folder.exists() for folder in seen[-1].values())
 

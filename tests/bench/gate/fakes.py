@@ -50,7 +50,7 @@ class FakeWorker:
     def pin(self, core) -> None:
         self.cores.append(core)
 
-    def stop(self) -> None:
+    def end(self) -> None:
         self.stopped = True
 
     def send(self, **request) -> None:

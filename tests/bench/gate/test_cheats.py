@@ -48,7 +48,7 @@ class InProcess:
             found["idle_cpu_s"] = 0.0  # what was seen meanwhile are the threads of the other side
         return found
 
-    def stop(self) -> None:
+    def end(self) -> None:
         pass
 
 

@@ -25,7 +25,7 @@ def test_rows_that_end_both_processes_are_out_and_others_take_their_place(monkey
         for worker, order in given:
             if "killer" in order["rows"]:
                 worker.dead = True
-                yield worker, {"event": "died", "doing": "killer", "message": "signal 11"}
+                yield worker, {"event": "died", "doing": "killer", "message": "signal 11", "signal": 11}
 
     monkeypatch.setattr(contest, "each", each)
     made.built = [REFERENCE, "killer", "a"]
@@ -33,6 +33,21 @@ def test_rows_that_end_both_processes_are_out_and_others_take_their_place(monkey
     assert made.crew == fresh
     assert not waiting
     assert made.failed == {"killer"}
+
+
+def test_a_row_whose_process_was_killed_has_a_second_try_and_one_that_hangs_has_none():
+    said = []
+    made = Contest(Asked(Workload()), Journal(None, {}), said.append)
+    killed = {"event": "died", "doing": "large", "message": "signal 9", "signal": 9}
+    made._take(SimpleNamespace(number=0), killed)
+    assert made.failed == set()
+    assert said == ["large is tried once more in a fresh process: signal 9"]
+    made._take(SimpleNamespace(number=1), killed)
+    made._take(SimpleNamespace(number=2), {"event": "died", "doing": "slow", "message": "no answer in 120 s",
+                                           "signal": 0, "silent_s": 121.0})  # fmt: skip
+    assert {e["row"]: e["why"] for e in made.journal.of("disqualified")} == {
+        "large": "its process ended: signal 9", "slow": "no answer in 120 s",
+    }  # fmt: skip
 
 
 def test_a_failed_reference_ends_the_search_and_is_not_kept(monkeypatch):
