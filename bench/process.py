@@ -132,12 +132,12 @@ class Process:
 
 
 def wait_for(processes: Sequence[Process], within_s: float) -> list[Process]:
-    """Those of which something can be read, or that have ended, as soon as there are any."""
+    """Those of which something can be read, or was and is not taken yet, or that have ended; once there are any."""
+    if ready := [process for process in processes if process._ended or b"\n" in process._unread]:
+        return ready
     poll, by_descriptor = select.poll(), {process.fileno(): process for process in processes}
-    for process in processes:
-        if process._ended:
-            return [process]
-        poll.register(process.fileno(), select.POLLIN)
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLIN)
     return [by_descriptor[descriptor] for descriptor, _ in poll.poll(within_s * 1000)]
 
 

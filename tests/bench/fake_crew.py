@@ -25,7 +25,7 @@ class FakeCrew:
 
 
 class FakeWorker:
-    _ended = False
+    _ended, _unread = False, b""
 
     def __init__(self, crew: FakeCrew, task: dict, number: int):
         self.crew, self.task, self.number = crew, task, number

@@ -16,7 +16,7 @@ from bench import environment
 from bench.contenders import REFERENCE
 from bench.crew import Worker, each, in_lanes
 from bench.patience import Patience
-from bench.process import Gone, Process
+from bench.process import Gone, Process, wait_for
 from bench.workload import workload
 
 MODULE = "tests.bench.answerer"
@@ -166,6 +166,18 @@ def test_an_end_of_its_input_ends_it_whatever_it_is_at(process: Process) -> None
     process.process.stdin.close()
     with pytest.raises(Gone, match="exit code 1"):
         process.line(MUCH_S)
+
+
+def test_lines_that_came_together_are_not_waited_for_one_by_one(process: Process) -> None:
+    ask(process, *({"i": i} for i in range(100)))
+    assert process.line(MUCH_S) == {"i": 0}
+    time.sleep(0.5)
+    start = time.monotonic()
+    for i in range(1, 100):
+        assert wait_for([process], 1.0) == [process]
+        assert process.line(0.0) == {"i": i}
+    assert time.monotonic() - start < 10.0
+    assert wait_for([process], 0.0) == []
 
 
 # workers
