@@ -21,6 +21,7 @@ from bench.patience import Patience
 from bench.schedule import Order, Schedule, building_order
 from bench.workload import Workload
 
+TRIAL_S = 60.0  # in which a row that is tried alone may take a turn's pairs
 MOST_UNEXPLAINED = 3  # processes of a group that end over no row in particular, before no more are started
 Take = Callable[[Event, int, str], None]  # an event, the process that it came from, and what to call that
 
@@ -176,5 +177,5 @@ class Group:
         """Time a row alone: it may go on everywhere if that ends well."""
         if not worker.dead:
             self.waiting.discard(row)
-            self._obey(worker, {"do": "pairs", "rows": [row], "rounds": self.job.workload.rounds, "seconds": 1.0})
+            self._obey(worker, {"do": "pairs", "rows": [row], "rounds": self.job.workload.rounds, "seconds": TRIAL_S})
         self.waiting.discard(row)
