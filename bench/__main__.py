@@ -12,7 +12,7 @@ from bench.contenders import CONTENDERS
 from bench.environment import advice, differences, fingerprint, machine
 from bench.gate import command as gate
 from bench.gate import stored_commands
-from bench.options import OUT, add_options, from_options
+from bench.options import OUT, RESUME, add_options, from_options
 from bench.planted import planted
 from bench.progress import Progress
 from bench.quality import command as quality_command
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--rows", metavar="A,B", help="only these rows (and the reference), by the names of `list`")
     run.add_argument("--strict", action="store_true", help="exit 2 where a row is not shown to keep its quality budget")
     run.add_argument("--out", **OUT)
+    run.add_argument("--resume", action="store_true", help=RESUME)
     run.set_defaults(do=_run)
 
     show = commands.add_parser("list", help="print the rows: what each changes and what it needs")
@@ -101,12 +102,13 @@ def _run(arguments: argparse.Namespace) -> int:
     results = writable_folder(arguments.out or store.home(workload))  # refused before the work, not after it
     with Progress() as progress:
         command = "python -m bench " + " ".join(sys.argv[1:])
-        measurement = measure(workload, rows, progress.say, command, arguments.contenders, watch=progress.watch)
+        measurement = measure(workload, rows, progress.say, command, arguments.contenders, progress.watch, results,
+                              arguments.resume)  # fmt: skip
     path, outputs = keep(measurement, results)
     terminal.show(measurement)
     print(f"\nresult: {path}\nmade from it: {', '.join(str(p) for p in outputs)}")
     if measurement.interrupted:
-        print("interrupted: what was measured until then is kept", file=sys.stderr)
+        print("interrupted: what was measured until then is kept, and --resume goes on with it", file=sys.stderr)
         return 130
     failed = failures(measurement)
     for name, reason in failed:

@@ -12,7 +12,7 @@ from bench.gate import command as gate
 from bench.gate import outputs as gate_outputs
 from bench.gate.verdict import GateResult
 from bench.measurement import Measurement
-from bench.options import add_options, from_options
+from bench.options import RESUME, add_options, from_options
 from bench.progress import Progress
 from bench.report import table
 from bench.run import measure
@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(group.addoption, prefix="--")
     group.addoption("--gate-against", metavar="REV", help="judge the rows against another revision of this repository, "
                     "instead of the speed-up table; see `python -m bench gate --help`")  # fmt: skip
+    group.addoption("--resume", action="store_true", help=RESUME)
     group.addoption("--strict-quality", action="store_true",
                     help="exit 2 where a row is not shown to keep its quality budget")  # fmt: skip
 
@@ -100,10 +101,13 @@ def measured(request: pytest.FixtureRequest) -> Measurement:
         with Progress() as progress:
             command = "pytest " + " ".join(config.invocation_params.args)
             try:
-                measurement = measure(from_options(config.option), rows, progress.say, command, watch=progress.watch)
+                workload = from_options(config.option)
+                home = store.home(workload, store.RESULTS)
+                measurement = measure(workload, rows, progress.say, command, None, progress.watch, home,
+                                      config.option.resume)  # fmt: skip
             except UsageError as error:
                 pytest.exit(str(error), returncode=3)
-        path, outputs = keep(measurement, store.home(measurement.workload, store.RESULTS))
+        path, outputs = keep(measurement, home)
     config.stash[MEASURED], config.stash[PATHS] = measurement, [path, *outputs]
     if measurement.interrupted:
         raise KeyboardInterrupt
@@ -141,7 +145,8 @@ def pytest_terminal_summary(terminalreporter, exitstatus: int, config: pytest.Co
     terminalreporter.section("ddpm-bench")
     terminalreporter.write_line(table.terminal(measurement))
     if measurement.interrupted:
-        terminalreporter.write_line("interrupted: what was measured until then is kept", red=True)
+        terminalreporter.write_line("interrupted: what was measured until then is kept, and --resume goes on with it",
+                                       red=True)  # fmt: skip
     terminalreporter.write_line("")
     for path in config.stash[PATHS]:
         terminalreporter.write_line(str(path))

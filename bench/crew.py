@@ -114,7 +114,7 @@ def each(orders: list[tuple[Worker, dict[str, Any]]], pinned: bool) -> Iterator[
 def merged(lanes: list[Iterator[tuple[Worker, dict[str, Any]]]], pinned: bool) -> Iterator[tuple[Worker, Event]]:
     """Give the orders of all lanes, side by side, each lane on a core of its own if `pinned`; events as they come.
 
-    A lane is asked for its next order when the one before has ended.
+    A lane is asked for its next order when the one before has ended, of which 'done' tells, or 'died'.
     """
     cores = sorted(os.sched_getaffinity(0)) if pinned else []
     at: dict[Worker, int] = {}  # the lane that each busy worker is in
@@ -133,4 +133,6 @@ def merged(lanes: list[Iterator[tuple[Worker, dict[str, Any]]]], pinned: bool) -
             if (event := worker.hear(0.0)) is not None:
                 yield worker, event
             if not worker.busy:
+                if not worker.dead:
+                    yield worker, {"event": "done"}
                 go_on(at.pop(worker))

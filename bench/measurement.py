@@ -13,6 +13,7 @@ from statistics import fmean, median
 from typing import Any
 
 from bench.contenders import CONTENDERS, REFERENCE, TEXTBOOK
+from bench.journal import Journal
 from bench.quality import equivalence
 from bench.quality.equivalence import NOT_JUDGED, OPEN, WORSE
 from bench.quality.judging import Figures
@@ -41,7 +42,24 @@ class Measurement:
     events: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
     took_s: float = 0.0
+    journal: Journal | None = field(default=None, repr=False, compare=False)  # where events go as they come
     _derived: "_Derived" = field(default_factory=lambda: _Derived([]), init=False, repr=False, compare=False)
+
+    def keep(self, event: dict[str, Any]) -> None:
+        """Add an event as it comes; of what is told once more, the latest word counts."""
+        if self.journal is not None:
+            self.journal.add(event)
+        kind = event["event"]
+        if kind == "again":  # what was heard so far of a row, or of kinds, is heard anew
+            kinds, mine = event.get("kinds", ()), (event.get("row"), event.get("process"))
+            self.events = [e for e in self.events if e["event"] not in kinds
+                           and (mine[0] is None or (e.get("row"), e.get("process")) != mine)]  # fmt: skip
+            return
+        if kind == "evidence":  # counts of a process grow
+            same = (event["row"], event["where"], event["process"])
+            self.events = [e for e in self.events
+                           if e["event"] != kind or (e["row"], e["where"], e["process"]) != same]  # fmt: skip
+        self.events.append(event)
 
     def of(self, kind: str, row: str | None = None) -> list[dict[str, Any]]:
         return list(self._known().events.get((kind, row), ()))

@@ -25,13 +25,14 @@ def inspected(task: dict[str, Any], rows: Sequence[str], looks: Sequence[str], w
     """Have each row inspected in a fresh process of its own, with these methods of `Inspection`; yields the events.
 
     alone: methods called at the end, once, for the reference, while nothing else runs. An event 'again' says that a row
-    was killed and that what was heard of it so far does not count.
+    was killed and that what was heard of it so far does not count; 'inspected', that all is heard.
     """
     on_gpu = torch.device(workload.device).type == "cuda"
-    lanes = 1 if on_gpu else min(2, os.cpu_count() or 1, len(rows))  # one at a time on a device: they share its memory
+    # one at a time on a device: they share its memory
+    lanes = 1 if on_gpu else max(1, min(2, os.cpu_count() or 1, len(rows)))
     known = {**CONTENDERS, **{c.name: c for c in planted(task.get("plant"))}}
     dearest_first = sorted(rows, key=lambda name: known[name].compiles, reverse=True)
-    task = {**task, "lanes": lanes, "compiles": known[dearest_first[0]].compiles > 0}
+    task = {**task, "lanes": lanes, "compiles": any(known[name].compiles for name in rows)}
     patience = patience or Patience(workload, known.values())
     crew = [start(task, -1, "bench.nursery", patience=patience) for _ in range(lanes)]
     started = list(crew)
@@ -58,6 +59,10 @@ def inspected(task: dict[str, Any], rows: Sequence[str], looks: Sequence[str], w
                 if was_killed and killed is not None:
                     killed.append(order)
                     event = {**event, "event": "again"}
+            elif event["event"] == "done":
+                if order["looks"] == list(looks) and order not in (killed or []):
+                    yield {"event": "inspected", "row": order["row"]}
+                continue
             yield event
 
     killed: list[Order] = []

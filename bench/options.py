@@ -37,6 +37,9 @@ OUT: dict[str, Any] = {
             "for another model)",
 }  # fmt: skip
 
+RESUME = ("go on with the newest run there that was broken off, if commit, machine, workload, versions and rows are "
+          "the same; what is whole is not measured again")  # fmt: skip
+
 
 def add_options(add: Callable[..., Any], prefix: str, taken: tuple[str, ...] = ()) -> None:
     """Add the options through argparse's or pytest's `add`."""

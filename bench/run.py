@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from bench import environment, timing
+from bench import environment, store, timing, unfinished
 from bench.contenders import CONTENDERS, REFERENCE, Contender
 from bench.fitting import unfit
 from bench.inspection import ALONE, LOOKS
@@ -28,14 +29,40 @@ def measure(
     command: str = "python -m bench run",
     plant: str | None = None,
     watch: Callable[[Measurement], None] = lambda job: None,
+    results: Path | None = None,
+    resume: bool = False,
 ) -> Measurement:
     """Measure the rows (all by default) against the reference, and return what was measured.
 
     say(text): told of progress. watch(job): given the measurement at once, to look at while it grows.
     plant: a module with further contenders (see `bench.planted`).
+    results: the folder in which a journal is kept until the result is; None: nowhere. resume: go on with the newest
+    run there that was broken off.
     On Ctrl-C the measurement so far is returned with `interrupted` set.
     """
-    return _worked(workload, rows, command, plant, lambda job, able: _measure(job, able, say, plant), watch)
+    return _worked(
+        workload, rows, command, plant, lambda job, able: _measure(job, able, say, plant), watch,
+        lambda job: _journalled(job, results, plant, resume, say),
+    )  # fmt: skip
+
+
+def _journalled(job: Measurement, results: Path | None, plant: str | None, resume: bool, say) -> Measurement:
+    """The measurement that is to be filled, with its journal: this one, or the one that is gone on with."""
+    if results is None:
+        return job
+    folder = store.folder(job, results)
+    left = unfinished.journals(folder)
+    if resume:
+        job = unfinished.to_go_on_with(job, folder, plant)
+    elif left:
+        say(f"{unfinished.said(left[-1], unfinished.load(left[-1]))}; --resume would go on with it")
+    job.journal = unfinished.begin(job, results, plant)
+    if resume:
+        say(f"going on: {unfinished.said(left[-1], job)}")
+        job.interrupted = False
+        number = 1 + max((e.get("process", INSPECTION) for e in job.events), default=INSPECTION)
+        job.keep({"event": "resumed", "timed_s": unfinished.timed_s(job.journal.events), "process": number})
+    return job
 
 
 def look(
@@ -55,22 +82,30 @@ def look(
 
 def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str | None,
             work: Callable[[Measurement, list[str]], None],
-            watch: Callable[[Measurement], None] = lambda job: None) -> Measurement:  # fmt: skip
+            watch: Callable[[Measurement], None] = lambda job: None,
+            journalled: Callable[[Measurement], Measurement] = lambda job: job) -> Measurement:  # fmt: skip
     """A measurement of the rows that can run here, filled by `work`, as far as it came."""
     known = {**CONTENDERS, **{c.name: c for c in planted(plant)}}
     job = started(workload, command)
     names = job.rows = _chosen(rows, known)
+    job = journalled(job)
     for name in names:
-        introduce(job, known[name], plant)
-        if why := known[name].unavailable(workload.device) or unfit(known[name], workload):
-            job.events.append({"event": "unavailable", "row": name, "message": why})
+        if not job.of("contender", name):
+            introduce(job, known[name], plant)
+        why = known[name].unavailable(workload.device) or unfit(known[name], workload)
+        if why and not job.of("unavailable", name):
+            job.keep({"event": "unavailable", "row": name, "message": why})
     watch(job)
-    start = time.monotonic()
+    start, before_s = time.monotonic(), job.took_s
     try:
         work(job, [n for n in names if not job.of("unavailable", n)])
     except KeyboardInterrupt:
         job.interrupted = True
-    job.took_s = round(time.monotonic() - start, 1)
+    except UsageError:  # what cannot be measured need not be gone on with
+        if job.journal is not None:
+            job.journal.close(finished=True)
+        raise
+    job.took_s = round(before_s + time.monotonic() - start, 1)
     return job
 
 
@@ -83,7 +118,7 @@ def started(workload: Workload, command: str) -> Measurement:
 def introduce(job: Measurement, contender: Contender, plant: str | None) -> None:
     """Keep what a row that is no shipped one says of itself; plant: the module that lists it."""
     if contender.name not in CONTENDERS:
-        job.events.append({"event": "contender", "row": contender.name, "lossless": contender.lossless,
+        job.keep({"event": "contender", "row": contender.name, "lossless": contender.lossless,
                            "changes": contender.changes, "of": plant,
                            "budget": contender.budget and asdict(contender.budget)})  # fmt: skip
 
@@ -94,10 +129,15 @@ def _measure(job: Measurement, able: list[str], say, plant: str | None) -> None:
 
     if able == [REFERENCE]:
         why = "nothing to be compared with: no other row asked for can run here"
-        job.events.append({"event": "unavailable", "row": REFERENCE, "message": why})
+        job.keep({"event": "unavailable", "row": REFERENCE, "message": why})
         return
-    say("inspecting each row in a process of its own: first call (what is compiled is cached), memory, proofs")
-    inspect_rows(job, able, task, say)
+    seen = {e["row"] for e in (*job.of("inspected"), *job.of("error"))}
+    missing, alone = [n for n in able if n not in seen], () if job.of("roof") else ALONE
+    for name in missing if job.of("resumed") else ():  # what was begun is begun anew
+        job.keep({"event": "again", "row": name, "process": INSPECTION})
+    if missing or alone:
+        say("inspecting each row in a process of its own: first call (what is compiled is cached), memory, proofs")
+        inspect_rows(job, missing, task, say, alone=alone)
     if job.of("error", REFERENCE):
         raise UsageError(f"the reference itself failed: {job.row(REFERENCE).reason}")
     time_rows(job, able, task, say)
@@ -136,28 +176,20 @@ def _take(job: Measurement, event: dict[str, Any], process: int, label: str, say
     kind = event["event"]
     if kind == "doing":
         say(f"{label}: {event['text']}")
-    elif kind == "error":
-        if not job.of("error", event["row"]):
-            job.events.append({**event, "process": process})
-            say(f"{event['row']} failed: {event['message']}")
-    elif kind == "again":  # what was heard of it so far is heard again
-        mine = (event["row"], process)
-        job.events = [e for e in job.events if (e.get("row"), e.get("process")) != mine]
+        return
+    if kind == "done" or (kind == "error" and job.of("error", event["row"])):
+        return
+    job.keep({**event, "process": process})
+    if kind == "error":
+        say(f"{event['row']} failed: {event['message']}")
+    elif kind == "again":
         say(f"{event['row']} is tried once more, alone: {event['message']}")
     elif kind == "died":
-        job.events.append({**event, "process": process})
         say(f"{label}: a worker ended early: {event['message']}")
-    elif kind == "evidence":
-        # counts of a process grow: its latest word replaces its earlier one
-        same = (event["row"], event["where"], process)
-        job.events = [e for e in job.events if e["event"] != kind or (e["row"], e["where"], e["process"]) != same]
-        job.events.append({**event, "process": process})
-        if not all(ok for ok, _ in event["findings"]):
-            say(f"{event['row']} failed: {job.row(event['row']).reason}")
-    elif kind != "done":
-        job.events.append({**event, "process": process})
-        if kind == "pair":
-            say(f"{label}: round {event['round'] + 1}, {event['row']}")
+    elif kind == "evidence" and not all(ok for ok, _ in event["findings"]):
+        say(f"{event['row']} failed: {job.row(event['row']).reason}")
+    elif kind == "pair":
+        say(f"{label}: round {event['round'] + 1}, {event['row']}")
 
 
 def _chosen(rows: list[str] | None, known: Collection[str]) -> list[str]:

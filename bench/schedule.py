@@ -58,6 +58,8 @@ class Schedule:
     is_first: bool
     is_last: bool
     clock: Callable[[], float] = time.monotonic
+    wholes: bool = True  # whether whole runs are to be taken
+    first_turns: int = FIRST_TURNS
     whole: int | None = None  # the process that takes whole runs
     _began_s: float = field(init=False)
     _spent_on_whole_s: float = field(init=False, default=0.0)
@@ -72,7 +74,7 @@ class Schedule:
         self._began_s = self.clock()
         built_s = self._began_s - self._start_s
         self.budget_s = left_by_building(self.given_s, built_s, self.workload, self.processes)
-        self.whole_s = self.budget_s * self.workload.whole_share if self.is_last else 0.0
+        self.whole_s = self.budget_s * self.workload.whole_share if self.is_last and self.wholes else 0.0
         return {"seconds": self.budget_s, "short_s": self.given_s - self.budget_s, "building_s": built_s}
 
     def lose(self, seconds: float) -> None:
@@ -99,12 +101,12 @@ class Schedule:
         turn, wholes_from_s = 0, 0.0
         while turn < self.workload.max_turns:
             left_s = self._for_turns_s
-            pending = {n for n in view.sound() if turn < FIRST_TURNS or view.needs_longer(n)}
+            pending = {n for n in view.sound() if turn < self.first_turns or view.needs_longer(n)}
             crew = view.alive()
             if not pending or not crew or (turn and left_s <= 0):
                 break
             self.rng.shuffle(crew)
-            seconds = max(1.0, left_s / len(crew) / max(1, FIRST_TURNS - turn))
+            seconds = max(1.0, left_s / len(crew) / max(1, self.first_turns - turn))
             if turn == 1 and self.whole_s:
                 self.whole, wholes_from_s = self._fullest(view, crew), left_s
             waiting = deque(crew)

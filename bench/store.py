@@ -39,13 +39,20 @@ def folder(measurement: Measurement, results: Path = RESULTS) -> Path:
     return Path(results) / measurement.environment["machine"]
 
 
-def save(measurement: Measurement, results: Path = RESULTS, below: str = "") -> Path:
-    """Write results/<machine>/[below/]<date>-<commit>[-dirty].json and return its path."""
+def path_of(measurement: Measurement, results: Path = RESULTS, below: str = "") -> Path:
+    """Where a measurement is kept: results/<machine>/[below/]<date>-<commit>[-dirty].json"""
     environment = measurement.environment
     stamp = measurement.started.replace(":", "").replace("+0000", "Z")
     dirty = "-dirty" if environment["dirty"] else ""
-    path = folder(measurement, results) / below / f"{stamp}-{environment['commit']}{dirty}.json"
+    return folder(measurement, results) / below / f"{stamp}-{environment['commit']}{dirty}.json"
+
+
+def save(measurement: Measurement, results: Path = RESULTS, below: str = "") -> Path:
+    """Write the result and return its path; its journal, if it has one, is not needed any more."""
+    path = path_of(measurement, results, below)
     write_atomically(path, json.dumps(measurement.json(), separators=(",", ":")).replace('{"event"', '\n{"event"'))
+    if measurement.journal is not None:
+        measurement.journal.close(finished=not measurement.interrupted)
     return path
 
 

@@ -18,9 +18,10 @@ from bench.contenders import REFERENCE
 from bench.crew import Event, Worker, in_lanes
 from bench.measurement import Measurement
 from bench.patience import Patience
-from bench.schedule import Order, Schedule, building_order
+from bench.schedule import FIRST_TURNS, Order, Schedule, building_order
 from bench.workload import Workload
 
+LEAST_S = 10.0  # of timing, for a run that is gone on with
 TRIAL_S = 60.0  # in which a row that is tried alone may take a turn's pairs
 MOST_UNEXPLAINED = 3  # processes of a group that end over no row in particular, before no more are started
 Take = Callable[[Event, int, str], None]  # an event, the process that it came from, and what to call that
@@ -30,21 +31,40 @@ def time_rows(job: Measurement, able: list[str], task: dict[str, Any], take: Tak
               patience: Patience, start: Callable[..., Worker] = Worker) -> None:  # fmt: skip
     """Time rows that were inspected, in fresh processes that take turns; on a device one process after another."""
     workload = job.workload
-    rng = random.Random(f"{workload.seed} {job.started}")
+    resumed = job.of("resumed")
+    first, timed_s = (resumed[-1]["process"], resumed[-1]["timed_s"]) if resumed else (0, 0.0)
+    if resumed and not left_to_do(job, able):
+        return
+    budget_s = max(LEAST_S, workload.budget_s - timed_s) if resumed else workload.budget_s
+    rng = random.Random(f"{workload.seed} {job.started}" + (f" {first}" if first else ""))
     together = 1 if torch.device(workload.device).type == "cuda" else workload.processes
-    numbers = range(workload.processes)
+    numbers = range(first, first + workload.processes)
     for group in (numbers[i : i + together] for i in range(0, len(numbers), together)):
         rows = [n for n in able if n != REFERENCE and not job.row(n).reason]
-        share_s = workload.budget_s * len(group) / len(numbers)
+        share_s = budget_s * len(group) / len(numbers)
+        is_first, is_last = group[0] == numbers[0], group[-1] == numbers[-1]
         schedule = Schedule(
-            workload, share_s, len(group), rng, is_first=group[0] == 0, is_last=group[-1] == numbers[-1]
-        )
+            workload, share_s, len(group), rng, is_first and not job.of("empty_cache"), is_last,
+            wholes=not job.of("pictures"), first_turns=0 if resumed else FIRST_TURNS,
+        )  # fmt: skip
         made = Group(job, rows, task, schedule, take, say, patience, start)
         try:
             made.build(group)
             made.time()
         finally:
             made.end()
+
+
+def left_to_do(job: Measurement, able: list[str]) -> bool:
+    """Whether a run that is gone on with has anything left to be timed or judged."""
+    over = job.of("judged") and (job.of("pictures") or not job.workload.whole_share)
+    return not over or any(needs_longer(job, n) for n in able if n != REFERENCE and not job.row(n).reason)
+
+
+def needs_longer(job: Measurement, row: str) -> bool:
+    """Whether a row's interval is too wide still, and it has not had all the pairs that it may have."""
+    job_, found = job.workload, job.row(row)
+    return found.needs_longer and len(found.pairs) < job_.processes * job_.max_turns * job_.rounds
 
 
 def pins(workload: Workload) -> bool:
@@ -76,7 +96,7 @@ class Group:
         return [n for n in among if n not in self.waiting and not self.job.row(n).reason]
 
     def needs_longer(self, row: str) -> bool:
-        return self.job.row(row).needs_longer
+        return needs_longer(self.job, row)
 
     def heir(self, number: int) -> int | None:
         return self.heirs.get(number)
@@ -95,13 +115,17 @@ class Group:
         for number in numbers:
             self._begin(number, building_order(self.rows, number, self.job.workload.seed))
         self._build([self.workers[number] for number in numbers])
-        self.job.events.append({"event": "budget", **self.schedule.built()})
+        self.job.keep({"event": "budget", **self.schedule.built()})
         self._mend()
 
     def time(self) -> None:
         """Whatever the schedule orders."""
         for number, order in self.schedule.orders(self):
+            if order["do"] == "axis":  # what was begun of it is begun anew
+                self.job.keep({"event": "again", "kinds": ["axis", "axis_error"]})
             self._obey(self.workers[number], order)
+            if order["do"] == "judge":
+                self.job.keep({"event": "judged"})
             self._mend()
 
     def end(self) -> None:

@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import report, store
+from bench import report, store, unfinished
+from bench.measurement import Measurement
 from bench.report import side_by_side, sources
 from sampler.files import writable_folder
 
@@ -14,8 +15,9 @@ COMPARED = store.RESULTS / "scratch" / "compare"
 def add_to(commands) -> None:
     """Add the command to the parser's."""
     parser = commands.add_parser("report", help="make report.html, tables, CSV and figures again from stored results")
-    parser.add_argument("result", type=Path, nargs="*", help="results/<machine>/….json (default: each machine's "
-                        "newest); several are put side by side, never mixed")  # fmt: skip
+    parser.add_argument("result", type=Path, nargs="*", help="results/<machine>/….json, or ….journal of a run that was "
+                        "broken off (default: each machine's newest); several are put side by side, never "
+                        "mixed")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: beside the result; "
                         f"of several: {COMPARED.relative_to(store.RESULTS.parent)})")  # fmt: skip
     parser.set_defaults(do=run)
@@ -24,14 +26,26 @@ def add_to(commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     given: list[Path] = arguments.result
     if len(given) > 1:
-        outputs = side_by_side.contents([store.load(path) for path in given])
+        outputs = side_by_side.contents([loaded(path) for path in given])
         written = report.keep(outputs, writable_folder(arguments.out or COMPARED))
     else:
         written = []
-        for path in given or ([store.newest()] if arguments.out else store.newest_of_each()):
-            measurement, beside = store.load(path), sources.beside(path.parent)
+        newest = [] if given else unfinished.newest_of_each(store.RESULTS)
+        if arguments.out:
+            newest = sorted(newest, key=lambda path: path.name)[-1:]
+        for path in given or newest:
+            measurement, beside = loaded(path), sources.beside(path.parent)
             for sentence in beside.broken:
                 print(f"note: not shown: {sentence}", file=sys.stderr)
             written += report.write(measurement, writable_folder(arguments.out or path.parent), beside)
     print("\n".join(map(str, written)))
     return 0
+
+
+def loaded(path: Path) -> Measurement:
+    """A stored result, or what there is of a run that was broken off, of which a sentence tells."""
+    if path.suffix != unfinished.SUFFIX:
+        return store.load(path)
+    job = unfinished.load(path)
+    print(f"{unfinished.said(path, job)}; the command that began it goes on with it, with --resume", file=sys.stderr)
+    return job

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import environment, store
+from bench.journal import Journal
 from bench.options import OPTIONS, OUT
 from bench.progress import Progress
 from bench.store import write_atomically
 from bench.tune import answer, asked, exhaustive, outputs
 from bench.tune.asked import LOSSLESS, MODES, STATED, Asked
-from bench.tune.journal import Journal
 from bench.tune.tuner import tune
 from bench.workload import workload
 from sampler.errors import UsageError

@@ -15,12 +15,12 @@ from typing import Any
 from bench.break_even import CACHES
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.crew import Event, Worker, each
+from bench.journal import Journal
 from bench.measurement import HALF_GREY_LEVEL
 from bench.patience import Patience
 from bench.planted import planted
 from bench.run import pins
 from bench.tune.asked import Asked
-from bench.tune.journal import Journal
 from sampler.errors import UsageError
 
 PROCESSES = 2

@@ -10,12 +10,12 @@ from typing import Any
 
 from bench.contenders import CONTENDERS, REFERENCE, Contender
 from bench.inspection import LOOKS
+from bench.journal import Journal
 from bench.measurement import Measurement
 from bench.memory import human
 from bench.planted import planted
 from bench.run import inspect_rows, introduce, started, time_rows
 from bench.tune.asked import Asked
-from bench.tune.journal import Journal
 from bench.tune.quality import Judge, Judged
 from bench.tune.race import Standing
 from bench.tune.record import most_bytes, raced

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench import environment
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.fitting import unfit
+from bench.journal import Journal
 from bench.planted import planted
 from bench.quality import judged
 from bench.tune import allowed as may
@@ -15,7 +16,6 @@ from bench.tune import batch
 from bench.tune.asked import LOSSLESS, Asked
 from bench.tune.contest import Contest
 from bench.tune.finals import Finals, ranking
-from bench.tune.journal import Journal
 from bench.tune.quality import Judge, picture_step_s
 from bench.tune.race import Standing
 from bench.tune.record import Tuning

@@ -130,7 +130,7 @@ def test_a_list_of_no_rows_is_refused(capsys) -> None:
 def test_run_stores_and_exits_by_what_was_measured(capsys, monkeypatch, tmp_path, made, more, code) -> None:
     asked = []
 
-    def measure(workload, rows, say, command, plant, watch):
+    def measure(workload, rows, say, command, plant, watch, results, resume):
         asked.append((workload, rows, command))
         return measurement(*made, **more)
 

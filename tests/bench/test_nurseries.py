@@ -41,6 +41,7 @@ KILLED = {"event": "error", "row": "ddim", "message": "its process was killed (s
 def test_all_well(monkeypatch) -> None:
     heard, crew = looked_at({}, monkeypatch)
     assert called(heard) == sorted(ROWS)
+    assert sorted(event["row"] for event in heard if event["event"] == "inspected") == sorted(ROWS)
     assert heard[-1]["event"] == "roof"
     assert len(crew.started) == 2
 
@@ -51,6 +52,7 @@ def test_a_row_that_hangs_is_an_error_and_a_fresh_nursery_takes_the_others(monke
     (error,) = [event for event in heard if event["event"] == "error"]
     assert (error["row"], error["message"]) == ("batched-cfg", "no answer in 120 s during its first call")
     assert called(heard) == sorted(set(ROWS) - {"batched-cfg"})
+    assert "batched-cfg" not in {event["row"] for event in heard if event["event"] == "inspected"}
     assert heard[-1]["event"] == "roof"
     assert len(crew.started) == lanes + 1
 
@@ -68,6 +70,7 @@ def test_a_row_that_was_killed_is_tried_again_when_nothing_else_runs(monkeypatch
     heard, crew = looked_at({"ddim": [how]}, monkeypatch)
     assert called(heard) == sorted(ROWS)
     assert [event["row"] for event in heard if event["event"] == "again"] == ["ddim"]
+    assert [event["row"] for event in heard if event["event"] == "inspected"].count("ddim") == 1
     assert not [event for event in heard if event["event"] == "error"]
     assert [order["row"] for w in crew.started for order in w.orders].count("ddim") == 2
     assert [event["row"] for event in heard if event["event"] in ("first_call", "again")][-1] == "ddim"

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.journal import Journal
 from bench.quality import judged
 from bench.tune import asked, space, tuner
 from bench.tune.allowed import forbidden, labels, product
 from bench.tune.asked import Asked
 from bench.tune.command import asked_of
-from bench.tune.journal import Journal
 from bench.tune.quality import SAME, Judge, Judged, point_name
 from bench.tune.space import choice_of
 from bench.tune.tuner import _affordable, _further

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from bench.contenders import REFERENCE
+from bench.journal import Journal
 from bench.tune import contest
 from bench.tune.asked import Asked
 from bench.tune.contest import Contest
-from bench.tune.journal import Journal
 from bench.workload import Workload
 from sampler.errors import UsageError
 

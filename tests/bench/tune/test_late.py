@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.journal import Journal
 from bench.tune import tuner
 from bench.tune.asked import Asked
-from bench.tune.journal import Journal
 from bench.tune.record import Tuning
 from bench.tune.space import BY_NAME
 from bench.workload import Workload

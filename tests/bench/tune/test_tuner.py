@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from bench.journal import Journal
 from bench.tune import allowed, answer, batch, contest, finals, front, outputs, stored, tuner
 from bench.tune.asked import Asked
 from bench.tune.contest import Contest
-from bench.tune.journal import Journal
 from bench.tune.quality import SAME, Judge, Judged
 from bench.tune.record import Tuning, load
 from bench.tune.space import SEAMS
