@@ -1,8 +1,9 @@
 """A journal: what is measured and decided, one JSON line each as it comes, so that no stop loses it.
 
-The first line (the head) says what is asked, and in which environment. A line reaches the disk before more is added to
-it, but for those that come while something is timed: these do at the next one. So SIGKILL loses nothing, and power
-loss no more than those. What was cut is dropped when it is read.
+The first line (the head) says what is asked, and in which environment. A line is on the disk before anything else is
+done, but for those that come in hundreds while something is timed: these are, at the latest, when the order ends in
+which they came (`sync`). So SIGKILL loses nothing, and power loss no more than those. What was cut is dropped when it
+is read.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ except ImportError:  # a system without it: there two may write at once
     fcntl = None  # type: ignore[assignment]
 
 Event = dict[str, Any]
-TIMED = ("pair", "segment")  # come while something is timed, and after them what does not
+MANY = ("pair", "segment", "evidence")  # come in hundreds, while something is timed
 
 
 class Journal:
@@ -61,8 +62,14 @@ class Journal:
         """Keep an event, with the second at which it came."""
         event = {**event, "at": round(self.spent_s, 3)}
         self.events.append(event)
-        self._write(event, at_once=event["event"] not in TIMED)
+        self._write(event, at_once=event["event"] not in MANY)
         return event
+
+    def sync(self) -> None:
+        """Wait until all of it is on the disk."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a file system that knows no such thing
+                os.fsync(self._file)
 
     def of(self, kind: str) -> list[Event]:
         return [e for e in self.events if e["event"] == kind]
@@ -74,10 +81,10 @@ class Journal:
         try:
             while left:
                 left = left[os.write(self._file, left) :]
-            if at_once:
-                os.fsync(self._file)
         except OSError as error:
             raise UsageError(f"the journal {self.path} cannot be written: {error.strerror}") from None
+        if at_once:
+            self.sync()
 
     def close(self, finished: bool) -> None:
         """Close the file; one whose question is answered is not needed any more."""

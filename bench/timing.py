@@ -154,6 +154,8 @@ class Group:
         for event in worker.obey({**order, "core": core}):
             left = f"{self.schedule.left_s:.0f} s left at most"
             self._heard(worker, event, f"process {worker.number + 1} of {max(self.workers) + 1}, {left}")
+        if self.job.journal is not None:
+            self.job.journal.sync()
 
     def _heard(self, worker: Worker, event: Event, label: str) -> None:
         if event["event"] == "died":

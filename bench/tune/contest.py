@@ -60,6 +60,7 @@ class Contest:
             able = [row for row in rows if row not in self.failed]
             for _, event in self._obey(worker, {"do": "pairs", "rows": able, "rounds": rounds, "seconds": math.inf}):
                 self._take(worker, event)
+            self.journal.sync()
             self._replace_the_dead()
 
     @property

@@ -72,13 +72,15 @@ def test_an_answered_question_leaves_no_journal(tmp_path):
     assert not path.exists()
 
 
-def test_what_comes_while_nothing_is_timed_is_on_the_disk_at_once(tmp_path, monkeypatch):
+def test_what_comes_while_nothing_is_timed_is_on_the_disk_at_once_and_the_rest_when_asked(tmp_path, monkeypatch):
     synced: list[int] = []
     monkeypatch.setattr(journal.os, "fsync", synced.append)
     made = Journal(tmp_path / "a.jsonl", HEAD)
     synced.clear()
     for kind in ("pair", "segment", "evidence", "died"):
         made.add({"event": kind})
+    assert len(synced) == 1
+    made.sync()
     assert len(synced) == 2
 
 
