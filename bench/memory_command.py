@@ -12,7 +12,7 @@ from bench import store
 from bench.cost import Cost
 from bench.measurement import Measurement
 from bench.memory import PHASES, human
-from bench.options import OPTIONS, OUT
+from bench.options import OPTIONS, OUT, RESUME
 from bench.progress import Progress
 from bench.report import cost_table, memory_chart
 from bench.report.table import heading
@@ -23,7 +23,8 @@ from sampler.errors import UsageError
 from sampler.files import writable_folder
 
 LOOKS = ("first_call", "scaling")
-ASKED = ("device", "threads", "batch", "steps", "model", "guidance")  # of the job's options
+BELOW = "memory"  # the machine's folder
+ASKED = ("device", "threads", "batch", "steps", "model", "guidance", "patience")  # of the job's options
 
 
 def add_to(commands) -> None:
@@ -36,12 +37,14 @@ def add_to(commands) -> None:
                         help="foresee the largest batch within so much, and try it")  # fmt: skip
     parser.add_argument("--memory-snapshot", type=Path, metavar="DIR",
                         help="CUDA: also keep the allocator's history, for pytorch.org/memory_viz")  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help=RESUME)
     parser.add_argument("--out", **OUT)
     parser.set_defaults(do=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    asked = workload("quick", **{name: getattr(arguments, name) for name in ASKED})
+    given = {name: getattr(arguments, name) for name in ASKED}
+    asked = workload("quick", patience_s=given.pop("patience"), **given)
     looks, task = list(LOOKS), {}
     if arguments.within is not None:
         if not arguments.within > 0:
@@ -56,12 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
     results = writable_folder(arguments.out or store.home(asked))
     rows = arguments.rows.split(",") if arguments.rows else None
     with Progress() as progress:
-        measurement = look(asked, rows, looks, progress.say, "python -m bench " + " ".join(sys.argv[1:]), **task)
+        measurement = look(asked, rows, looks, progress.say, "python -m bench " + " ".join(sys.argv[1:]),
+                           results=results, resume=arguments.resume, below=BELOW, **task)  # fmt: skip
     outputs = keep(measurement, results)
     print(terminal(measurement))
     print("\n" + "\n".join(map(str, outputs)))
     if measurement.interrupted:
-        print("interrupted: what was metered until then is kept", file=sys.stderr)
+        print("interrupted: what was metered until then is kept, and --resume goes on with it", file=sys.stderr)
         return 130
     failed = [(e["row"], e["message"]) for e in measurement.of("error")]
     for name, reason in failed:
@@ -71,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def keep(measurement: Measurement, results: Path) -> list[Path]:
     """Write results/<machine>/memory/: the raw events, memory.csv, memory.md and memory.png; returns the paths."""
-    raw = store.save(measurement, results, "memory")
+    raw = store.save(measurement, results, BELOW)
     outputs: dict[str, str | bytes] = {
         "memory.csv": frame(measurement).to_csv(index=False),
         "memory.md": f"{heading(measurement)}\n\n{cost_table.memory_markdown(measurement)}",

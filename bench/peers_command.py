@@ -18,7 +18,7 @@ from bench.students_t import Interval
 from bench.workload import Workload, workload
 from sampler.files import writable_folder
 
-ASKED = ("device", "threads", "batch", "model")  # of the job's options
+ASKED = ("device", "threads", "batch", "model", "patience")  # of the job's options
 ROWS = tuple(name for names in OURS.values() for name in names)
 ONLY_GUIDED = ("batched-cfg", "ddim-batched")
 GUIDANCE, BUDGET_S = (1.0, 3.0), 90.0
@@ -39,6 +39,7 @@ def add_to(commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     scales = GUIDANCE if arguments.guidance is None else (arguments.guidance,)
     given = {name: getattr(arguments, name) for name in ASKED}
+    given["patience_s"] = given.pop("patience")
     asked = [workload(arguments.preset, guidance=scale, budget_s=arguments.budget, **given) for scale in scales]
     results = writable_folder(arguments.out or store.home(asked[0]))
     made = []

@@ -31,32 +31,35 @@ def measure(
     watch: Callable[[Measurement], None] = lambda job: None,
     results: Path | None = None,
     resume: bool = False,
+    below: str = "",
 ) -> Measurement:
     """Measure the rows (all by default) against the reference, and return what was measured.
 
     say(text): told of progress. watch(job): given the measurement at once, to look at while it grows.
     plant: a module with further contenders (see `bench.planted`).
-    results: the folder in which a journal is kept until the result is; None: nowhere. resume: go on with the newest
-    run there that was broken off.
+    results: the folder in which a journal is kept until the result is, `below` that of the machine, as it is told to
+    `store.save`; None: nowhere. resume: go on with the newest run there that was broken off.
     On Ctrl-C the measurement so far is returned with `interrupted` set.
     """
     return _worked(
         workload, rows, command, plant, lambda job, able: _measure(job, able, say, plant), watch,
-        lambda job: _journalled(job, results, plant, resume, say),
+        lambda job: _journalled(job, results, below, {"plant": plant}, resume, say),
     )  # fmt: skip
 
 
-def _journalled(job: Measurement, results: Path | None, plant: str | None, resume: bool, say) -> Measurement:
+def _journalled(
+    job: Measurement, results: Path | None, below: str, asked: dict[str, Any], resume: bool, say
+) -> Measurement:
     """The measurement that is to be filled, with its journal: this one, or the one that is gone on with."""
     if results is None:
         return job
-    folder = store.folder(job, results)
+    folder = store.folder(job, results) / below
     left = unfinished.journals(folder)
     if resume:
-        job = unfinished.to_go_on_with(job, folder, plant)
+        job = unfinished.to_go_on_with(job, folder, asked)
     elif left:
         say(f"{unfinished.said(left[-1], unfinished.load(left[-1]))}; --resume would go on with it")
-    job.journal = unfinished.begin(job, results, plant)
+    job.journal = unfinished.begin(job, store.path_of(job, results, below), asked)
     if resume:
         say(f"going on: {unfinished.said(left[-1], job)}")
         job.interrupted = False
@@ -72,12 +75,25 @@ def look(
     say=lambda text: None,
     command: str = "python -m bench memory",
     plant: str | None = None,
+    results: Path | None = None,
+    resume: bool = False,
+    below: str = "",
     **task: Any,
 ) -> Measurement:
-    """Only inspect the rows, by these methods of `Inspection`; nothing is timed. task: what they need to know."""
-    return _worked(workload, rows, command, plant, lambda job, able: inspect_rows(
-        job, able, {"workload": workload.json(), "plant": plant, **task}, say, looks, ()
-    ))  # fmt: skip
+    """Only inspect the rows, by these methods of `Inspection`; nothing is timed.
+
+    results, resume, below: as `measure` has them. task: what the methods need to know.
+    """
+
+    def work(job: Measurement, able: list[str]) -> None:
+        if missing := _not_inspected(job, able):
+            inspect_rows(job, missing, {"workload": workload.json(), "plant": plant, **task}, say, looks, ())
+
+    asked = {"plant": plant, "looks": list(looks), **task}
+    return _worked(
+        workload, rows, command, plant, work,
+        journalled=lambda job: _journalled(job, results, below, asked, resume, say),
+    )  # fmt: skip
 
 
 def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str | None,
@@ -131,16 +147,22 @@ def _measure(job: Measurement, able: list[str], say, plant: str | None) -> None:
         why = "nothing to be compared with: no other row asked for can run here"
         job.keep({"event": "unavailable", "row": REFERENCE, "message": why})
         return
-    seen = {e["row"] for e in (*job.of("inspected"), *job.of("error"))}
-    missing, alone = [n for n in able if n not in seen], () if job.of("roof") else ALONE
-    for name in missing if job.of("resumed") else ():  # what was begun is begun anew
-        job.keep({"event": "again", "row": name, "process": INSPECTION})
+    missing, alone = _not_inspected(job, able), () if job.of("roof") else ALONE
     if missing or alone:
         say("inspecting each row in a process of its own: first call (what is compiled is cached), memory, proofs")
         inspect_rows(job, missing, task, say, alone=alone)
     if job.of("error", REFERENCE):
         raise UsageError(f"the reference itself failed: {job.row(REFERENCE).reason}")
     time_rows(job, able, task, say)
+
+
+def _not_inspected(job: Measurement, able: list[str]) -> list[str]:
+    """The rows whose inspection has not come to its end; what was begun of one in a broken off run is begun anew."""
+    seen = {e["row"] for e in (*job.of("inspected"), *job.of("error"))}
+    missing = [n for n in able if n not in seen]
+    for name in missing if job.of("resumed") else ():
+        job.keep({"event": "again", "row": name, "process": INSPECTION})
+    return missing
 
 
 def time_rows(job: Measurement, able: list[str], task: dict[str, Any], say, patience: Patience | None = None) -> None:

@@ -17,15 +17,14 @@ SUFFIX = ".journal"
 MOMENTARY = ("load_1min",)
 
 
-def begin(job: Measurement, results: Path, plant: str | None) -> Journal:
-    """The journal of a run that begins, or goes on; it lies where the result will."""
-    path = store.path_of(job, results).with_suffix(SUFFIX)
-    return Journal(path, _head(job, plant))
+def begin(job: Measurement, result: Path, asked: dict[str, Any]) -> Journal:
+    """The journal of a run that begins, or goes on; it lies where the result will. asked: beside the workload."""
+    return Journal(result.with_suffix(SUFFIX), _head(job, asked))
 
 
-def _head(job: Measurement, plant: str | None) -> dict[str, Any]:
-    asked = {name: value for name, value in job.json().items() if name not in ("events", "interrupted", "took_s")}
-    return {"kind": "run", "run": asked, "plant": plant, "changes": changes()}
+def _head(job: Measurement, asked: dict[str, Any]) -> dict[str, Any]:
+    run = {name: value for name, value in job.json().items() if name not in ("events", "interrupted", "took_s")}
+    return {"kind": "run", "run": run, "asked": asked, "changes": changes()}
 
 
 def changes() -> str:
@@ -93,14 +92,14 @@ def said(path: Path, job: Measurement) -> str:
             f"{len(job.rows)} rows inspected, {len(timed)} timed in {len(job.of('pair')):,} pairs")  # fmt: skip
 
 
-def to_go_on_with(asked: Measurement, folder: Path, plant: str | None) -> Measurement:
+def to_go_on_with(now: Measurement, folder: Path, asked: dict[str, Any]) -> Measurement:
     """The newest run that was broken off, if it is this one: same commit, machine, workload, versions and rows."""
     paths = journals(folder)
     if not paths:
         raise UsageError(f"nothing to go on with: no run was broken off in {folder}; leave out --resume")
     earlier, head = load(paths[-1]), journal.read(paths[-1])[0]
     assert head is not None
-    others = differences(head, _head(asked, plant))
+    others = differences(head, _head(now, asked))
     if others:
         raise UsageError(f"{paths[-1].name} cannot be gone on with, for it differs in {'; '.join(others)}; leave out "
                          "--resume to measure anew")  # fmt: skip
@@ -117,6 +116,6 @@ def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _flat(head: dict[str, Any]) -> dict[str, Any]:
     head = json.loads(json.dumps(head))  # as one that was read is
     run = head["run"]
-    found = {"contenders": head["plant"], "uncommitted changes": head["changes"], "rows": ", ".join(run["rows"]),
+    found = {**head["asked"], "uncommitted changes": head["changes"], "rows": ", ".join(run["rows"]),
              **run["workload"], **run["environment"]}  # fmt: skip
     return {name: value for name, value in found.items() if name not in (*MOMENTARY, "patience_s")}

@@ -246,8 +246,9 @@ def test_charts_are_drawn_and_repeat(plot) -> None:
 def test_memory_command_keeps_its_report(capsys, monkeypatch, tmp_path) -> None:
     asked = []
 
-    def look(workload, rows, looks, say, command, **task):
+    def look(workload, rows, looks, say, command, results, resume, below, **task):
         asked.append((workload.batch, rows, looks, task))
+        assert (results, resume, below) == (tmp_path, False, "memory")
         job = made()
         job.events.append({"event": "error", "row": "batched-cfg", "message": "out of memory at batch 8: …"})
         attempt = {"within": 50 * MIB, "batch": 40, "foreseen": 50 * MIB, "peak": 49 * MIB}

@@ -281,6 +281,29 @@ def test_the_newest_of_a_machine_is_shown_be_it_a_result_or_broken_off(monkeypat
     assert unfinished.newest_of_each(tmp_path) == [left.with_suffix(".json")]
 
 
+def test_an_inspection_that_was_broken_off_goes_on_too(monkeypatch, tmp_path) -> None:
+    def looked(until: float = float("inf"), resume: bool = False, **task) -> tuple[Measurement | None, Machine]:
+        with monkeypatch.context() as patch:
+            machine = Machine(patch, until)
+            try:
+                made = run.look(job(), ROWS, ["first_call"], results=tmp_path, resume=resume, below="memory", **task)
+            except BrokenOff:
+                return None, machine
+            store.save(made, tmp_path, "memory")
+            return made, machine
+
+    assert looked(5)[0] is None
+    let_go()
+    with pytest.raises(UsageError, match=r"it differs in within: nothing / 8\.0; leave out"):
+        looked(resume=True, within=8.0)
+    made, machine = looked(resume=True)
+    assert sorted(e["row"] for e in made.of("first_call")) == sorted(made.rows)
+    assert 0 < machine.count("inspect") < len(made.rows)
+    (path,) = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert path.parent.name == "memory"
+    assert path.suffix == ".json"
+
+
 def test_a_stranger_is_no_journal(tmp_path) -> None:
     path = tmp_path / "2026-01-01T000000Z-abc.journal"
     for text in ("", "[]\n", '{"head": {}}\n', '{"head": {"kind": "tune"}}\n'):
