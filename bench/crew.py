@@ -49,8 +49,9 @@ class Worker(Process):
         """Give an order, to be heard of."""
         self.busy = True
         self._had = memory.free_bytes()
-        # what it says of itself comes first; until it has spoken once, it may still be importing
-        self._doing = {"event": "doing", "text": order.get("do", "an inspection"), "row": None}
+        # until it says what it does; and before it has spoken at all, it may still be importing
+        self._doing = {"event": "doing", "text": order.get("do", "an inspection"), "row": None,
+                       "phase": "order" if self._has_answered else None}  # fmt: skip
         self._silent_s, self._glanced = 0.0, self._clock()
         self.write(order)
 
@@ -68,7 +69,7 @@ class Worker(Process):
         self._glanced = now
         if event is None:
             return self._overdue() if self._silent_s > self.patience.seconds(self._doing) else None
-        self._silent_s = 0.0
+        self._silent_s, self._has_answered = 0.0, True
         self.patience.heard(event)
         if event["event"] == "done":
             self.busy = False

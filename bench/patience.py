@@ -14,7 +14,7 @@ from bench.workload import Workload
 LEAST_S = 120.0  # a step takes milliseconds, a first call seconds; other work may hold both up
 UNKNOWN_S = 900.0  # a cold compile of a large model; the imports of a process on a disk that others use
 # how many times a row's first call a part of the work takes at most: a call is some steps, a look some hundred of them
-TIMES = {"first_call": 20, "slice": 20, "part": 20, "batch": 20, "look": 100, "run": 1000}
+TIMES = {"order": 20, "first_call": 20, "slice": 20, "part": 20, "batch": 20, "look": 100, "run": 1000}
 WORDS = {"first_call": "its first call", "slice": "a timed slice", "part": "a whole run", "run": "a whole run"}
 
 
@@ -49,6 +49,7 @@ class Patience:
 
     def sentence(self, doing: dict[str, Any] | None, was_stopped: bool) -> str:
         """What is said of a process that missed it."""
-        where = "its start" if doing is None else WORDS.get(doing.get("phase", ""), f"'{doing['text']}'")
+        phase = (doing or {}).get("phase")
+        where = "its start" if phase is None else WORDS.get(phase, f"'{(doing or {})['text']}'")
         why = "; a signal had stopped it" if was_stopped else ""
         return f"no answer in {self.seconds(doing):,.0f} s during {where}{why}"

@@ -58,7 +58,10 @@ def _journalled(
     if resume:
         job = unfinished.to_go_on_with(job, folder, asked)
     elif left:
-        say(f"{unfinished.said(left[-1], unfinished.load(left[-1]))}; --resume would go on with it")
+        say(
+            f"{unfinished.said(left[-1], unfinished.load(left[-1]))}; --resume would go on with it, "
+            f"and removing {left[-1]} forgets it"
+        )
     job.journal = unfinished.begin(job, store.path_of(job, results, below), asked)
     if resume:
         say(f"going on: {unfinished.said(left[-1], job)}")
@@ -117,9 +120,9 @@ def _worked(workload: Workload, rows: list[str] | None, command: str, plant: str
         work(job, [n for n in names if not job.of("unavailable", n)])
     except KeyboardInterrupt:
         job.interrupted = True
-    except UsageError:  # what cannot be measured need not be gone on with
+    except UsageError:  # a reference that cannot run need not be gone on with
         if job.journal is not None:
-            job.journal.close(finished=True)
+            job.journal.close(finished=not job.of("pair"))
         raise
     job.took_s = round(before_s + time.monotonic() - start, 1)
     return job

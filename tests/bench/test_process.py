@@ -213,6 +213,14 @@ def test_a_worker_that_misses_its_deadline_is_ended_and_says_of_what(phase: str,
     assert state(made.process.pid) == ""
 
 
+def test_a_worker_that_was_stopped_while_it_waited_is_known_by_its_name_for_what_it_was_to_do() -> None:
+    made = worker()
+    assert list(made.obey(order({"event": "x"})))
+    os.kill(made.process.pid, signal.SIGSTOP)
+    (event,) = made.obey(order(doing("ddim")))
+    assert (event["doing"], event["message"]) == (None, "no answer in 2 s during 'build'; a signal had stopped it")
+
+
 def test_each_answer_has_the_whole_deadline_for_itself() -> None:
     made = worker(patience_s=4.0)
     said = list(made.obey(order(doing("ddim"), {"act": "nap"}, doing("strided"), {"act": "nap"}, {"event": "x"})))
@@ -255,7 +263,7 @@ def test_lanes_are_heard_side_by_side_and_the_dead_hold_up_nobody() -> None:
     assert sorted(w.number for w, e in heard if e["event"] == "died") == [0, 2]
     assert [w.number for w, e in heard if e["event"] == "first_call"] == [1]
     again = list(each([(crew[1], order({"event": "x"}))], False))
-    assert [(w.number, e["event"]) for w, e in again] == [(1, "x")]
+    assert [(w.number, e["event"]) for w, e in again] == [(1, "x"), (1, "done")]
     for one in crew:
         one.end()
 
