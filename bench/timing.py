@@ -4,6 +4,7 @@ A row that hangs, or ends its process, is red and is built in no other. One that
 for that is how memory runs out: it is tried once more in a process of its own, and is red if that is killed too.
 """
 
+import itertools
 import os
 import random
 import signal
@@ -39,6 +40,7 @@ def time_rows(job: Measurement, able: list[str], task: dict[str, Any], take: Tak
     rng = random.Random(f"{workload.seed} {job.started}" + (f" {first}" if first else ""))
     together = 1 if torch.device(workload.device).type == "cuda" else workload.processes
     numbers = range(first, first + workload.processes)
+    further = itertools.count(numbers.stop)  # of the processes that are started in the place of others
     for group in (numbers[i : i + together] for i in range(0, len(numbers), together)):
         rows = [n for n in able if n != REFERENCE and not job.row(n).reason]
         share_s = budget_s * len(group) / len(numbers)
@@ -47,7 +49,7 @@ def time_rows(job: Measurement, able: list[str], task: dict[str, Any], take: Tak
             workload, share_s, len(group), rng, is_first and not job.of("empty_cache"), is_last,
             wholes=not job.of("pictures"), first_turns=0 if resumed else FIRST_TURNS,
         )  # fmt: skip
-        made = Group(job, rows, task, schedule, take, say, patience, start)
+        made = Group(job, rows, task, schedule, take, say, patience, start, further)
         try:
             made.build(group)
             made.time()
@@ -76,9 +78,10 @@ class Group:
     """Processes that live and obey at the same time; what its schedule sees of them (see `View`)."""
 
     def __init__(self, job: Measurement, rows: list[str], task: dict[str, Any], schedule: Schedule, take: Take,
-                 say: Callable[[str], None], patience: Patience, start: Callable[..., Worker]):  # fmt: skip
+                 say: Callable[[str], None], patience: Patience, start: Callable[..., Worker],
+                 further: Iterator[int]):  # fmt: skip
         self.job, self.rows, self.task, self.schedule = job, rows, task, schedule
-        self.take, self.say, self.patience, self.start = take, say, patience, start
+        self.take, self.say, self.patience, self.start, self.further = take, say, patience, start, further
         self.workers: dict[int, Worker] = {}
         self.built: dict[int, list[str]] = {}  # the rows that each process was started for, in the order of building
         self.heirs: dict[int, int] = {}
@@ -187,14 +190,14 @@ class Group:
                 if not rows:
                     continue
                 self.say("building the rows again in a fresh process")
-                self.heirs[number] = max(self.workers) + 1
+                self.heirs[number] = next(self.further)
                 self._begin(self.heirs[number], rows)
                 yield self.workers[self.heirs[number]]
                 return
         for row in sorted(self.waiting - self.tried):
             self.tried.add(row)
             self.say(f"trying {row} once more, alone in a fresh process")
-            number = max(self.workers) + 1
+            number = next(self.further)
             self._begin(number, [row])
             yield self.workers[number]
             return

@@ -1,10 +1,11 @@
 """What becomes of a group of processes of which some hang, die or are killed; they are made up, and so take no time."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from bench import run
+from bench import run, timing
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.measurement import Measurement
 from bench.timing import MOST_UNEXPLAINED, time_rows
@@ -89,6 +90,16 @@ def test_seconds_spent_on_a_process_that_hung_are_given_back() -> None:
     job, _ = timed(badly({(0, "pairs", "strided"): [hung("strided")]}))
     assert not job.interrupted
     assert {"batched-cfg", "ddim"} <= {name for name in ROWS if len(job.row(name).pairs) >= 4}
+
+
+def test_no_two_processes_of_a_run_have_the_same_number(monkeypatch) -> None:
+    """On a device they are built and timed one after another."""
+    monkeypatch.setattr(timing, "torch", SimpleNamespace(device=lambda name: SimpleNamespace(type="cuda")))
+    job, crew = timed(badly({(0, "pairs", "ddim"): [died("ddim", 11)]}), processes=3)
+    numbers = [w.number for w in crew.started]
+    assert sorted(numbers) == [0, 1, 2, 3]
+    assert numbers.index(3) < numbers.index(1)  # in the place of the first, in its group
+    assert {pair["process"] for pair in job.row("strided").pairs} == {0, 1, 2, 3}
 
 
 def test_a_process_that_crashes_says_how_and_its_row_is_not_built_again() -> None:
