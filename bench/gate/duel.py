@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.gate.verdict import Pair, RowResult
-from bench.gate.worker import BUILD_S, Worker, WorkerFault
+from bench.gate.worker import BUILD_S, Worker, WorkerFault, due_s
 from bench.sequential_test import FAIL, PASS
 
 SLICE_S = 0.012  # a slice takes at least so long: shorter ones are ruled by the clock's grain and by switching
@@ -43,7 +43,8 @@ class Couples:
         answers = {}
         for name, worker in (("base", base), ("this", this)) if base_first else (("this", this), ("base", base)):
             named = self.this_row or row if name == "this" else row
-            answers[name] = worker.ask(do="slice", row=named, seed=seed, calls=calls)
+            within_s = due_s(worker, named, calls)
+            answers[name] = worker.ask(within_s, do="slice", row=named, seed=seed, calls=calls)
         a, b = answers["base"], answers["this"]
         return Pair(
             a["cpu_s"] / calls, b["cpu_s"] / calls, a["wall_s"] / calls, b["wall_s"] / calls, base_first, couple, core,

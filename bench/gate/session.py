@@ -12,12 +12,12 @@ from typing import Any
 from bench.gate.duel import Couples, build_all, calls_for, cores_to_draw_from, deadline, is_decided, judge
 from bench.gate.thresholds import Limits, Thresholds
 from bench.gate.verdict import GateResult, RowResult
-from bench.gate.worker import Side, Worker, WorkerFault, WorkerLost, start_all, stop_all
+from bench.gate.worker import Side, Worker, WorkerFault, WorkerLost, due_s, start_all, stop_all
 from bench.sequential_test import Rule
 from sampler.errors import UsageError, unknown
 
 WORKERS = 4  # a side; pairs cycle over them
-INSPECT_S = 600.0  # a profiled call of a large model
+INSPECT_S, INSPECTED_CALLS = 600.0, 10  # a profiled call of a large model; what it is like in calls that are not
 FRESH_WORKERS = 3  # a side, started for a confirmation only
 
 
@@ -130,7 +130,7 @@ def _inspect(row: RowResult, base: Worker, this: Worker) -> None:
         worker.send(do="inspect", row=row.name)
     for name, worker in sides:
         try:
-            row.inspected[name] = worker.answer(INSPECT_S)
+            row.inspected[name] = worker.answer(due_s(worker, row.name, INSPECTED_CALLS, INSPECT_S))
         except WorkerFault as fault:
             row.problem = f"raised while it was inspected, in {worker.side.name}: {fault}"
 

@@ -11,7 +11,8 @@ from bench.process import Gone, Process, printable
 
 SCRIPT = Path(__file__).with_name("worker_script.py")
 PROTOCOL = 1
-ANSWER_S = 60.0  # a slice takes milliseconds; a worker that is silent for so long hangs
+ANSWER_S = 60.0  # a slice takes milliseconds; a worker that is silent for so long hangs, unless it is known to be slow
+TIMES = 20  # how many times what it is known to take
 BUILD_S = 900.0  # a cold compile of a large model
 
 
@@ -86,6 +87,11 @@ class Worker(Process):
         if "error" in answer:
             raise WorkerFault(printable(answer["error"]))
         return answer
+
+
+def due_s(worker: Worker, row: str, calls: int, least_s: float = ANSWER_S) -> float:
+    """Within what so many calls of a row that was built are answered."""
+    return max(least_s, TIMES * calls * worker.built.get(row, {}).get("call_s", 0.0))
 
 
 def _cache() -> Path:
