@@ -24,7 +24,7 @@ from bench.planted import planted
 from sampler.errors import in_one_line
 
 # what a look takes, as `Patience` knows it; of the others, some hundred steps
-PHASES = {"first_call": "first_call", "whole": "run", "start": "run", "draw": "run", "attempt": "run"}
+PHASES = {"first_call": "first_call", "roof": "roof", "whole": "run", "start": "run", "draw": "run", "attempt": "run"}
 
 
 def main(task_json: str) -> None:

@@ -25,8 +25,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
                "help": "seconds for everything that is timed: pairs, other batch sizes, whole runs (default: "
                        f"{Workload.budget_s:g}, or the preset's; quick: up to a third less where building takes long)"},
     "patience": {"type": float, "metavar": "SECONDS",
-                 "help": "seconds without an answer after which a row hangs: its process is ended, the row is red, the "
-                         "others go on (default: 20 times its first call or more, at least 120; 900 before one is "
+                 "help": "seconds without an answer (in a first call, a slice, a part of a whole run; five times as "
+                         "many while a row is inspected) after which a row hangs: its process is ended, the row is "
+                         "red, the others go on (default: 20 times its first call, at least 120; 900 before one is "
                          "known)"},
 }  # fmt: skip
 

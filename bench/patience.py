@@ -15,11 +15,16 @@ LEAST_S = 120.0  # a step takes milliseconds, a first call seconds; other work m
 UNKNOWN_S = 900.0  # a cold compile of a large model; the imports of a process on a disk that others use
 # how many times a row's first call a part of the work takes at most: a call is some steps, a look some hundred of them
 TIMES = {"order": 20, "first_call": 20, "slice": 20, "part": 20, "batch": 20, "look": 100, "run": 1000}
+NOT_A_ROWS = ("judging", "roof")  # what is done without a row's own steps
 WORDS = {"first_call": "its first call", "slice": "a timed slice", "part": "a whole run", "run": "a whole run"}
 
 
 class Patience:
-    """What was heard of first calls, and what follows from it. `workload.patience_s` overrules it, but for a start."""
+    """What was heard of first calls, and what follows from it.
+
+    `workload.patience_s` overrules that for a first call, a slice and a part of a whole run; in proportion for what
+    takes more steps; and not at all for what is no row's: a start, the judging of pictures, the machine's roof.
+    """
 
     def __init__(self, workload: Workload, contenders: Iterable[Contender] = ()):
         self.workload = workload
@@ -37,15 +42,15 @@ class Patience:
         phase = (doing or {}).get("phase")
         if phase is None:
             return UNKNOWN_S
+        if phase in NOT_A_ROWS:
+            return max(UNKNOWN_S, 10 * self.workload.quality_s)
+        times = TIMES[phase] * max(1.0, (doing or {}).get("batch", 0) / self.workload.batch)
         if self.workload.patience_s is not None:
-            return self.workload.patience_s
+            return self.workload.patience_s * times / TIMES["slice"]
         row = (doing or {}).get("row") or REFERENCE
         alike = REFERENCE if row in self.like_the_reference else row
         known = [self.known_s[name] for name in (row, alike) if name in self.known_s]
-        if phase == "judging" or not known:
-            return max(UNKNOWN_S, 10 * self.workload.quality_s)
-        larger = max(1.0, (doing or {}).get("batch", 0) / self.workload.batch)
-        return max(LEAST_S, TIMES[phase] * larger * max(known))
+        return max(LEAST_S, times * max(known)) if known else UNKNOWN_S
 
     def sentence(self, doing: dict[str, Any] | None, was_stopped: bool) -> str:
         """What is said of a process that missed it."""
