@@ -67,6 +67,11 @@ class Quality:
         return "cuda" if "gpu" in self.environment else "cpu"
 
     @property
+    def whole(self) -> bool:
+        """Whether the curves of steps and guidance were judged, and not some rows alone."""
+        return {*plan.curve(), *map(plan.guidance_point, plan.GUIDANCE)} <= set(self.judged)
+
+    @property
     def metric_holds(self) -> bool:
         """Whether the metric passed its trial, so that it may void a row."""
         return bool(self.trial) and all(tried.right for tried in self.trial)

@@ -47,7 +47,7 @@ GOOD, FEWER, FEW_LIMITED = (
     "100 of 1,000 steps",
     "limited guidance, 50 ancestral steps",
 )
-DEAR = 1000  # steps from which a shipped set is worth taking over instead of drawing it
+DEAR = 25  # steps from which a shipped set is worth taking over instead of drawing it
 ALIKE = 1e-3  # of the pixels of redrawn pictures that may be one grey level off: rounding of another machine
 AT = (200, 300, 400, 500, 1000)  # pictures a set whose power is stated
 REFUSED = "refused"  # of a set that must not pass, and need not be shown to be worse
