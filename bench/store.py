@@ -1,7 +1,6 @@
 """Where results are kept: one JSON file a run, written atomically, from which everything else is made."""
 
 import gzip
-import json
 import os
 import re
 import zlib
@@ -11,6 +10,7 @@ from bench import schema
 from bench.environment import ROOT
 from bench.measurement import SCHEMA, Measurement
 from bench.workload import Workload
+from sampler import strict_json
 from sampler.errors import UsageError
 
 RESULTS = ROOT / "results"
@@ -45,7 +45,7 @@ def save(measurement: Measurement, results: Path = RESULTS, below: str = "") -> 
     stamp = measurement.started.replace(":", "").replace("+0000", "Z")
     dirty = "-dirty" if environment["dirty"] else ""
     path = folder(measurement, results) / below / f"{stamp}-{environment['commit']}{dirty}.json"
-    write_atomically(path, json.dumps(measurement.json(), separators=(",", ":")).replace('{"event"', '\n{"event"'))
+    write_atomically(path, strict_json.compact(measurement.json(), "event"))
     return path
 
 
@@ -53,7 +53,7 @@ def load(path: Path) -> Measurement:
     """Read a result; refuses a file that is truncated, of another kind or of another schema."""
     try:
         raw = Path(path).read_bytes()
-        stored = json.loads(gzip.decompress(raw) if Path(path).suffix == ".gz" else raw)
+        stored = strict_json.loads_older(gzip.decompress(raw) if Path(path).suffix == ".gz" else raw)
         if stored["schema"] != SCHEMA:
             found = str(stored["schema"])[:20]
             raise UsageError(f"{path} has schema {found}, this version reads {SCHEMA}; measure again")

@@ -5,7 +5,6 @@ machine it informs and refuses to block.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from bench import store
@@ -19,6 +18,7 @@ from bench.progress import Progress
 from bench.run import measure
 from bench.sequential_test import FAIL, MISSING, UNSURE
 from bench.store import write_atomically
+from sampler import strict_json
 from sampler.errors import UsageError
 
 ASSUMED_SPREAD = 0.02  # between sessions, where too few stored results say how large it is
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, str]:
     if arguments.markdown:
         write_atomically(arguments.markdown, text)
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(now.json()))
+        write_atomically(arguments.json, strict_json.dumps(now.json()))
     if arguments.junit:
         write_atomically(arguments.junit, outputs.junit_of([(c.row, c.verdict, c.note) for c in found]))
     # on another machine it informs: nothing there is an error

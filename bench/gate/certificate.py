@@ -1,6 +1,5 @@
 """The gate's certificate: how often it was wrong on this machine, measured, with bounds."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from bench.environment import ROOT
 from bench.gate import certificate_report
 from bench.gate.proportion import lower_bound, upper_bound
 from bench.store import write_atomically
+from sampler import strict_json
 from sampler.errors import UsageError
 
 NAME = "gate-certificate.json"
@@ -30,7 +30,7 @@ def load(machine: str, results: Path = ROOT / "results") -> dict[str, Any] | Non
     if not where.exists():
         return None
     try:
-        return json.loads(where.read_text())
+        return strict_json.loads_older(where.read_text())
     except ValueError as error:
         raise UsageError(
             f"{where} is no certificate ({error}); make it again with `python -m bench calibrate`"
@@ -102,7 +102,7 @@ def _figures(by_launch: list[list[dict[str, Any]]]) -> dict[str, Any]:
 def from_state(state: Path) -> dict[str, Any]:
     """The certificate from the launches that are kept; refuses a file that holds none."""
     try:
-        header, *launches = (json.loads(line) for line in state.read_text().splitlines())
+        header, *launches = (strict_json.loads_older(line) for line in state.read_text().splitlines())
     except (OSError, ValueError) as error:
         raise UsageError(f"{state} holds no calibration: {error}") from None
     if not launches:
@@ -138,7 +138,7 @@ def write(state: Path) -> list[Path]:
     """gate-certificate.json, .md and gate-power.png beside the state file, from it alone; returns their paths."""
     made = from_state(state)
     outputs: dict[str, str | bytes] = {
-        NAME: json.dumps(made, indent=1) + "\n", "gate-certificate.md": certificate_report.table(made),
+        NAME: strict_json.dumps(made, indent=1) + "\n", "gate-certificate.md": certificate_report.table(made),
         "gate-power.png": certificate_report.power_plot(made["summary"]),
     }  # fmt: skip
     for name, content in outputs.items():

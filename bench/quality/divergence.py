@@ -5,7 +5,6 @@ The rows that claim to be the same sampler with other rounding, and those in hal
 
 import argparse
 import io
-import json
 import math
 import multiprocessing
 import os
@@ -24,7 +23,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from bench import environment, store
+from bench import environment, store, strict_csv
 from bench.contenders import CONTENDERS, full_path
 from bench.options import OPTIONS, OUT
 from bench.progress import Progress
@@ -32,6 +31,7 @@ from bench.quality.drawing import begin_process
 from bench.quality.same_noise import Divergence, SameNoise
 from bench.store import write_atomically
 from bench.workload import Workload, workload
+from sampler import strict_json
 from sampler.errors import UsageError, in_one_line, unknown
 from sampler.files import writable_folder
 from sampler.models import load_model
@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
            "rows": {name: one.json() for name, one in found.items()}, "errors": wrong}  # fmt: skip
     folder = results / environment.machine(asked.device) / "divergence"
     outputs: dict[str, str | bytes] = {
-        "divergence.json": json.dumps(raw),
-        "divergence.csv": frame(found).to_csv(index=False),
+        "divergence.json": strict_json.dumps(raw),
+        "divergence.csv": strict_csv.dumps(frame(found)),
         "divergence.md": f"{heading}\n\n{markdown(found, wrong)}",
         "divergence.png": chart(found, heading),
     }

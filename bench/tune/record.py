@@ -1,7 +1,6 @@
 """What a tuning was asked, what it measured and what follows: events are stored, every answer is derived from them."""
 
 import itertools
-import json
 import math
 import re
 from collections import Counter
@@ -18,6 +17,7 @@ from bench.tune.asked import Asked
 from bench.tune.quality import Judged
 from bench.tune.race import Standing
 from bench.tune.space import BY_NAME, SEAMS, Choice, contender, name_of, with_value
+from sampler import strict_json
 from sampler.errors import UsageError
 
 SCHEMA = 1
@@ -200,7 +200,7 @@ class Tuning:
             "judged": {name: found.json() for name, found in self.judged.items()},
             "finals": None if self.finals is None else self.finals.json(), "events": self.events,
         }  # fmt: skip
-        return json.dumps(stored, separators=(",", ":")).replace('{"event"', '\n{"event"') + "\n"
+        return strict_json.compact(stored, "event") + "\n"
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Tuning":
@@ -234,7 +234,7 @@ def answers(folder: Path) -> list[Path]:
 def load(path: Path) -> Tuning:
     """A stored tuning; refuses a file of another kind."""
     try:
-        stored = json.loads(Path(path).read_text())
+        stored = strict_json.loads_older(Path(path).read_text())
         if stored["schema"] != SCHEMA:
             raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; tune again")
         return Tuning.from_json(stored)
