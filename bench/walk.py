@@ -166,7 +166,7 @@ def save(walk: Walk, path: Path) -> None:
 def load(path: Path) -> Walk:
     """A recorded walk; refuses a file of another kind."""
     try:
-        stored = strict_json.loads_older(Path(path).read_text())
+        stored = store.read(path)
         if stored.pop("schema") != SCHEMA:
             raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; record it again")
         for kind in ("images", "signals"):

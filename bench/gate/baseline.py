@@ -83,8 +83,9 @@ def judged(
     return OK_EXIT, text, found
 
 
-def spread_of_machine(like: Measurement, results: Path = store.RESULTS) -> tuple[float, int]:
+def spread_of_machine(like: Measurement, results: Path | None = None) -> tuple[float, int]:
     """How far a row's log ratio moves between sessions of one commit, and from how many differences that is known."""
-    stored = [store.load(path) for path in sorted(store.folder(like, results).glob("2*.json"))]
+    found = (store.runs(store.folder(like, place)) for place in store.places(results))
+    stored = [store.load(path) for path in next(filter(None, found), [])]
     spread, known = compare.between_sessions(stored)
     return (spread, known) if known >= FEWEST else (max(spread, ASSUMED_SPREAD), known)

@@ -95,7 +95,7 @@ def add_calibrate_parser(commands) -> None:
     )  # fmt: skip
     command.add_argument(
         "--state", type=Path, metavar="FILE",
-        help="where launches are kept (default: results/<machine>/gate-calibration.jsonl)",
+        help="where launches are kept (default: results/local/<machine>/gate-calibration.jsonl)",
     )  # fmt: skip
     command.set_defaults(do=run_calibrate)
 

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = writable_folder(arguments.out / environment.machine(device) / "quality")
     path = folder / "quality.json"
     if arguments.report:
-        found = load(path)
+        found = load(store.stored(path))
     else:
         before = load(path) if arguments.only and path.exists() else None  # refused before the work, not after it
         found = _fresh(device, samples)

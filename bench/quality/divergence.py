@@ -4,7 +4,6 @@ The rows that claim to be the same sampler with other rounding, and those in hal
 """
 
 import argparse
-import io
 import math
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from bench import environment, store, strict_csv
+from bench import environment, png_file, store, strict_csv
 from bench.contenders import CONTENDERS, full_path
 from bench.options import OPTIONS, OUT
 from bench.progress import Progress
@@ -205,10 +204,9 @@ def chart(found: dict[str, Divergence], heading: str) -> bytes:
         "How far each row leaves a float64 run on the same noise", x=0.01, ha="left", fontsize=12, fontweight="bold"
     )
     figure.axes[0].set_title(heading.replace("$", "\\$"), loc="left", fontsize=6.5, color="0.3")
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=130, metadata={"Software": None})
+    made = png_file.of(figure, dpi=130)
     plt.close(figure)
-    return out.getvalue()
+    return made
 
 
 def draw(found: dict[str, Divergence], inches: float) -> Figure:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import store
 from bench.contenders import CONTENDERS
 from bench.quality import equivalence, plan
 from bench.quality.equivalence import NOT_JUDGED, OPEN, PASSES, UNSURE
@@ -129,7 +130,7 @@ class Quality:
 def load(path: Path) -> Quality:
     """A stored result; refuses a file of another kind."""
     try:
-        stored = strict_json.loads_older(Path(path).read_text())
+        stored = store.read(path)
         if stored.pop("schema") != SCHEMA:
             raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; judge again")
         for name in ("floor", "ceiling"):

@@ -46,7 +46,7 @@ def contents(measurements: list[Measurement]) -> dict[str, str | bytes]:
     figure = plot(results)
     return {
         "compare.html": html(results, figure), "compare.md": "\n".join([rows_table(results), differences(results)]),
-        "compare.csv": csv(results), "figures/compare.png": figure.png(), "figures/compare.svg": figure.svg(),
+        "compare.csv": csv(results), "figures/compare.png": figure.png(),
     }  # fmt: skip
 
 

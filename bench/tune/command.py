@@ -20,7 +20,7 @@ from sampler.errors import UsageError
 from sampler.files import writable_folder
 
 FROM_THE_JOB = ("device", "threads", "steps", "model", "guidance")
-SCRATCH = environment.ROOT / "results" / "scratch" / "tune"
+SCRATCH = store.SCRATCH / "tune"
 
 
 def add_to(commands) -> None:

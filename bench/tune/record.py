@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench import store
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.cost import Cost
 from bench.measurement import Measurement, Row
@@ -227,14 +228,15 @@ def most_bytes(row: Row) -> float | None:
 
 def answers(folder: Path) -> list[Path]:
     """The stored answers in a folder: one a question, with the usual seed."""
-    stored = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    return [path for path in stored if not re.search(r"_seed-\d+$", path.stem)]
+    stored = sorted(folder.glob("*.json*")) if folder.is_dir() else []
+    asked = re.compile(r"(?!.*(_seed-\d+|-exhaustive)\.json).*\.json(\.gz)?")
+    return [path for path in stored if asked.fullmatch(path.name)]
 
 
 def load(path: Path) -> Tuning:
     """A stored tuning; refuses a file of another kind."""
     try:
-        stored = strict_json.loads_older(Path(path).read_text())
+        stored = store.read(path)
         if stored["schema"] != SCHEMA:
             raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; tune again")
         return Tuning.from_json(stored)

@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench import store
 from bench.measurement import Measurement
-from bench.store import write_atomically
 from sampler import strict_json
 from sampler.errors import UsageError
 
@@ -96,13 +96,13 @@ class UpdateCost:
 
 
 def save(cost: UpdateCost, path: Path) -> None:
-    write_atomically(path, strict_json.compact(cost.json(), "way", "event"))
+    store.write_text(path, strict_json.compact(cost.json(), "way", "event"))
 
 
 def load(path: Path) -> UpdateCost:
     """Read a stored run; refuses what is none, or of another schema."""
     try:
-        stored = strict_json.loads_older(Path(path).read_text())
+        stored = store.read(path)
         if stored.pop("schema") != SCHEMA:
             raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; measure again")
         for name in ("sweep", "in_the_loop"):

@@ -17,7 +17,7 @@ from tests.bench.synthetic import pictures as picture_event
 
 TEXTS = ["report.html", "report.md", "rows.csv", "slices.csv"]
 DRAWN = ["speedup", "pictures", "slices"]
-OUTPUTS = TEXTS + [f"figures/{name}.{form}" for name in DRAWN for form in ("png", "svg")]
+OUTPUTS = TEXTS + [f"figures/{name}.png" for name in DRAWN]
 COST_COLUMNS = [
     "steady_live_mib",
     "steady_held_mib",

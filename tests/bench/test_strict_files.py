@@ -193,7 +193,8 @@ def test_no_module_but_the_codec_touches_pythons_own_json() -> None:
     assert [path.relative_to(ROOT).as_posix() for path in found] == [STDLIB_ALONE, "sampler/strict_json.py"]
 
 
-STORED = sorted(p for p in (ROOT / "results").rglob("*") if {".json", ".jsonl"} & {*p.suffixes})
+STORED = sorted(p for p in store.KEPT.rglob("*") if {".json", ".jsonl"} & {*p.suffixes}
+                and not {"local", "scratch", "pages"} & {*p.relative_to(store.KEPT).parts})  # fmt: skip
 
 
 def test_every_stored_file_is_strict() -> None:
