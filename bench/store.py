@@ -53,7 +53,7 @@ def named(model: str) -> str:
     """A model's name as a file's: two own models have two, though their files be called alike in two folders."""
     if not is_own(model):
         return re.sub(r"[^\w.]+", "-", model)
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', Path(model).name).strip('-')}-{digest(origin(model))}"
+    return f"{re.sub(r'[^A-Za-z0-9_.]+', '-', Path(model).name).strip('-')}-{digest(origin(model))}"
 
 
 def digest(text: str) -> str:
