@@ -88,7 +88,8 @@ def _by(found: Quality) -> str:
 
 
 def _keep_the_other_layer(found: Quality, before: Quality, only: str) -> None:
-    pictures, same_noise = ("judged", "floor", "ceiling", "trial", "power", "samples"), ("divergence", "faults")
+    same_noise = ("divergence", "faults")
+    pictures = ("judged", "floor", "ceiling", "trial", "power", "samples", "left_out", "adopted", "by_eye")
     for name in pictures if only == "same-noise" else same_noise:
         setattr(found, name, getattr(before, name))
     found.took_s = {**before.took_s, **found.took_s}
@@ -109,7 +110,8 @@ def layer_2(found: Quality, device: str, samples: int, processes: int, say, kept
     begun = time.monotonic()
     of = plan.of_device(device)
     points = of()
-    wanted = dict(plan.wanted(samples, device))
+    wanted, found.left_out = dict(plan.wanted(samples, device)), plan.left_out(device)
+    found.adopted = trial.adopt(of, wanted, kept, processes, say)
     drawing.draw(of, list(wanted.items()), kept, processes, say)
     found.took_s["drawing"] = round(time.monotonic() - begun, 1)
     begun = time.monotonic()
@@ -123,9 +125,9 @@ def layer_2(found: Quality, device: str, samples: int, processes: int, say, kept
     tried = {name: see(those.images, those.labels)
              for name, point in trial.SHIPPED.items() for those in [drawn(point)]}  # fmt: skip
     reference, fresh = tried["reference"], tried["other seeds"]
-    for name, point in points.items():
+    for name in wanted:
         say(f"judging {name}")
-        those = drawn(name)
+        point, those = points[name], drawn(name)
         beside = fresh if name.endswith(plan.FRESH) and name != plan.OTHER_SEEDS else reference
         figures = judge(see(those.images, those.labels), beside, samples)
         found.judged[name] = Judged(point.digest, point.path.steps, point.guidance, point.seed, those.cpu_s, figures)

@@ -157,6 +157,17 @@ def _shard(path: Path) -> tuple[np.ndarray, float]:
         raise UsageError(f"{path} holds no whole pictures ({error}); remove it, and they are drawn again") from None
 
 
+def keep(point: Point, pixels: Tensor, store: Path) -> None:
+    """Keep pictures [N, C, H, W] uint8 of a point that were drawn elsewhere, in whole shards, where none are kept yet;
+    drawing them took no time here."""
+    where = writable_folder(folder(point, store))
+    for shard in range(len(pixels) // point.shard):
+        if not (path := where / f"{shard:04d}.npz").exists():
+            those = pixels[shard * point.shard : (shard + 1) * point.shard]
+            with replacing(path) as partial, open(partial, "wb") as file:
+                np.savez_compressed(file, images=those.numpy(), cpu_s=np.float64(0))
+
+
 def kept(point: Point, store: Path) -> Drawn | None:
     """As many of the point's samples as are drawn without a gap, or None."""
     shards = 0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.quality import distances, real
 from bench.quality.classifier import Accuracy, _batches, channels
 from bench.quality.equivalence import Loss, Set, kernel_distance, losses
-from bench.quality.strangeness import nearest, strangeness
+from bench.quality.strangeness import nearest, outlines, strangeness
 from sampler.errors import UsageError
 
 Features = Callable[[Tensor], Tensor]  # images [N, C, H, W] in [-1, 1] -> features [N, D]
@@ -81,13 +81,22 @@ def see(images: Tensor, labels: Tensor, classifier: nn.Module | None = None) -> 
         raise UsageError("some images hold NaN or infinity and cannot be judged")
     features = real.load().standard(channels(images, classifier))
     logits = torch.cat(list(_batches(images, classifier, "forward")))
-    return Seen(Set(features, logits.argmax(1) == labels, labels, strange(features, labels)), logits, images)
+    return Seen(Set(features, logits.argmax(1) == labels, labels, strange(images, features, labels)), logits, images)
 
 
-def strange(features: Tensor, labels: Tensor) -> Tensor:
-    """How strange pictures are [N], by their features [N, 64] and labels [N], among the real ones that ship."""
+def strange(images: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+    """How strange pictures [N, 1, 28, 28] with features [N, 64] and labels [N] are among the real ones that ship, [N]:
+    the mean of both spaces."""
     known = real.load()
-    return strangeness(nearest(features, labels, known.train, known.labels), labels, _calibration(), known.labels)
+    by_features = nearest(features, labels, known.train, known.labels)
+    by_outlines = nearest(outlines(images), labels, known.outlines, known.labels)
+    return _ranked(by_features, by_outlines, labels)
+
+
+def _ranked(by_features: Tensor, by_outlines: Tensor, labels: Tensor) -> Tensor:
+    known = real.load()
+    return (strangeness(by_features, labels, _calibration(), known.labels)
+            + strangeness(by_outlines, labels, known.outlines_apart, known.labels)) / 2  # fmt: skip
 
 
 @cache
@@ -128,8 +137,8 @@ def real_test(count: int) -> Seen:
     """Real test images as if they had been generated: the floor."""
     known = real.load()
     logits, labels = known.logits[:count], known.labels[:count]
-    features = known.test[:count]
-    return Seen(Set(features, logits.argmax(1) == labels, labels, strange(features, labels)), logits)
+    odd = _ranked(_calibration()[:count], known.outlines_apart[:count], labels)
+    return Seen(Set(known.test[:count], logits.argmax(1) == labels, labels, odd), logits)
 
 
 def noise(count: int, seed: int = 0) -> Seen:
