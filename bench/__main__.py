@@ -8,6 +8,7 @@ from typing import NoReturn
 import torch
 
 from bench import break_even, gpu, memory_command, overhead, peers_command, report, scaling, store, walk
+from bench import keep as keep_command
 from bench.contenders import CONTENDERS
 from bench.environment import advice, differences, fingerprint, machine
 from bench.gate import command as gate
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     tune_command.add_to(commands)
 
     report_command.add_to(commands)
+    keep_command.add_to(commands)
     update_command.add(commands)
     gpu.add(commands)
     gate.add_parser(commands)
@@ -114,7 +116,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if failed else UNSURE_EXIT if arguments.strict and unsure(measurement) else 0
 
 
-def keep(measurement, results: Path = store.RESULTS):
+def keep(measurement, results: Path | None = None):
     """Store a measurement and write everything made from it; returns the paths."""
     path = store.save(measurement, results)
     return path, report.write(measurement, path.parent, sources.beside(path.parent))
@@ -154,7 +156,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def comparable(device: str, results: Path = store.RESULTS) -> tuple[str, str]:
+def comparable(device: str, results: Path | None = None) -> tuple[str, str]:
     """Whether what is measured now may stand beside this machine's newest stored result."""
     try:
         newest = store.newest(results, machine(device))

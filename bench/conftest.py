@@ -16,6 +16,7 @@ from bench.options import add_options, from_options
 from bench.progress import Progress
 from bench.report import table
 from bench.run import measure
+from sampler import strict_json
 from sampler.errors import UsageError
 
 # Benchmarks beside the table: they take minutes of their own
@@ -72,6 +73,13 @@ def gated(request: pytest.FixtureRequest) -> GateResult:
                 pytest.exit(str(error), returncode=3)
     config.stash[GATED] = result
     return result
+
+
+def pytest_benchmark_update_json(output_json: dict) -> None:
+    """Keep pytest-benchmark's files strict JSON: an end of an interval, or a break-even, may be infinite."""
+    made = strict_json.strict(output_json)
+    output_json.clear()
+    output_json.update(made)
 
 
 def _rows(request: pytest.FixtureRequest) -> list[str]:

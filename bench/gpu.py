@@ -128,7 +128,7 @@ def add(commands) -> None:
     command.add_argument("--batch", type=int, help="images at once (default: 16; large: 256)")
     command.add_argument("--rows", metavar="A,B", help="rows of the table (default: the part's)")
     command.add_argument("--out", type=Path, metavar="DIR",
-                         help="results folder, used as it is (default: results, or results/<part>)")  # fmt: skip
+                         help="results folder, used as it is (default: results/local, then <part>)")  # fmt: skip
     command.set_defaults(do=main)
 
 
@@ -169,7 +169,7 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-DERIVED = (".svg", ".png", ".csv")  # what is left out first stands first
+DERIVED = (".png", ".csv")  # what is left out first stands first
 KEPT = ("report", "rows", "update")
 FIGURES = "figures"  # the folder of those that a report is drawn with: first of all
 

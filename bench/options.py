@@ -29,8 +29,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # for every command that keeps results: `arguments.out or store.home(workload)`
 OUT: dict[str, Any] = {
     "type": Path, "metavar": "DIR",
-    "help": "results folder (default: results in the checkout; results/scratch for preset smoke, results/models/MODEL "
-            "for another model)",
+    "help": "results folder (default: results/local in the checkout, ./results where there is none; below it scratch "
+            "for preset smoke, models/MODEL for another model)",
 }  # fmt: skip
 
 

@@ -7,7 +7,6 @@ take time to come together.
 """
 
 import argparse
-import json
 import math
 import random
 import sys
@@ -23,6 +22,7 @@ from bench import environment, store
 from bench.options import OUT
 from bench.store import write_atomically
 from bench.students_t import Interval, ratio_interval
+from sampler import strict_json
 from sampler.asked import fitting_guidance, path_of
 from sampler.errors import UsageError
 from sampler.files import writable_folder
@@ -215,7 +215,7 @@ def keep(measured: Scaling, page: str, arguments: argparse.Namespace, found: dic
     folder = writable_folder((arguments.out or store.of_model(arguments.model)) / found["machine"] / "scaling")
     made = folder / f"ranks-{measured.world}.json", folder / f"ranks-{measured.world}.md"
     stored = {"environment": found, "command": " ".join(sys.argv[1:]), **measured.json()}
-    write_atomically(made[0], json.dumps(stored))
+    write_atomically(made[0], strict_json.dumps(stored))
     write_atomically(made[1], page + "\n")
     return list(made)
 

@@ -1,7 +1,6 @@
 """`python -m bench gate`: its options, what it writes and its exit codes."""
 
 import argparse
-import json
 import random
 import shlex
 import shutil
@@ -21,6 +20,7 @@ from bench.gate.worker import Side
 from bench.progress import Progress
 from bench.sequential_test import Rule
 from bench.store import write_atomically
+from sampler import strict_json
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
 from sampler.models import checked_device
@@ -95,7 +95,7 @@ def add_calibrate_parser(commands) -> None:
     )  # fmt: skip
     command.add_argument(
         "--state", type=Path, metavar="FILE",
-        help="where launches are kept (default: results/<machine>/gate-calibration.jsonl)",
+        help="where launches are kept (default: results/local/<machine>/gate-calibration.jsonl)",
     )  # fmt: skip
     command.set_defaults(do=run_calibrate)
 
@@ -231,7 +231,7 @@ def write(result: GateResult, arguments: argparse.Namespace) -> None:
     if arguments.markdown:
         write_atomically(arguments.markdown, outputs.markdown(result))
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(result.json(), allow_nan=False))
+        write_atomically(arguments.json, strict_json.dumps(result.json()))
     if arguments.junit:
         write_atomically(arguments.junit, outputs.junit(result))
     outputs.on_github(outputs.annotations(result), outputs.markdown(result))

@@ -1,6 +1,5 @@
 """The charts of quality: steps against quality, label accuracy against diversity, divergence, and sample grids."""
 
-import io
 from collections.abc import Callable
 
 import matplotlib
@@ -10,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from bench import png_file
 from bench.contenders import CONTENDERS
 from bench.quality import plan, tables
 from bench.quality.drawing import Drawn, Point
@@ -175,7 +175,6 @@ def _png(figure, title: str) -> bytes:
     # where the layout is constrained it makes room for the title, unless told where that goes
     where = {} if figure.get_layout_engine() else {"y": 0.995}
     figure.suptitle(title, fontsize=11, fontweight="bold", **where)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
+    made = png_file.of(figure, dpi=120)
     plt.close(figure)
-    return out.getvalue()
+    return made

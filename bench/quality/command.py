@@ -66,11 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
     folder = writable_folder(arguments.out / environment.machine(device) / "quality")
     path = folder / "quality.json"
     if arguments.grades:
-        found = load(path)
+        found = load(store.stored(path))
         grade(found, arguments.grades, arguments.key or arguments.grades[0].parent / blind.KEY)
         write_atomically(path, found.json())
     elif arguments.report:
-        found = load(path)
+        found = load(store.stored(path))
     else:
         some, part = arguments.rows, arguments.only or ("pictures" if arguments.rows else None)
         if some and part != "pictures":

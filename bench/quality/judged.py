@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench import store as stores
 from bench.contenders import CONTENDERS, Contender
-from bench.environment import ROOT
 from bench.quality import drawing, plan, trial
 from bench.quality.drawing import Point
 from bench.quality.equivalence import JUDGED_FROM, LEAST
@@ -13,7 +13,7 @@ from bench.quality.judging import Seen, judge, see
 from bench.workload import Workload
 from sampler.models import load_model
 
-STORE = ROOT / "results" / "scratch" / "quality"
+STORE = stores.SCRATCH / "quality"
 PICTURE_STEP_S = 0.004  # of an eager step with batched guidance on a slow core, to foresee what drawing takes
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bench import store
 from bench.quality.classifier import DEFAULT_WEIGHTS, Accuracy, label_accuracy, load_classifier
 from bench.quality.model_samples import Request, draw
 from sampler import figures
@@ -25,7 +26,7 @@ from sampler.files import replacing, writable_folder
 from sampler.models import RECIPES, WEIGHTS
 
 MODEL = "fashion-mnist"
-CACHE = Path("results/scratch/model-card")
+CACHE = store.SCRATCH / "model-card"
 SHOWN = 10  # samples a class in the picture
 
 

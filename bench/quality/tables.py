@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench import strict_csv
 from bench.contenders import CONTENDERS
 from bench.quality import divergence, plan
 from bench.quality.equivalence import JUDGED_FROM, LOSSES, NOT_JUDGED, UNSURE, Loss
@@ -37,7 +38,7 @@ def csv(found: Quality, points: Iterable[str] | None = None) -> str:
                       "steps": j.steps, "guidance": j.guidance, "seed": j.seed, "cpu_s": j.cpu_s, "digest": j.digest,
                       **_record(j.figures), **_rated(found, name)})  # fmt: skip
     lines += [{"point": name, **_record(figures)} for name, figures in _ends(found).items()]
-    return pd.DataFrame(lines).to_csv(index=False)
+    return strict_csv.dumps(pd.DataFrame(lines))
 
 
 def _ends(found: Quality) -> dict[str, Figures]:

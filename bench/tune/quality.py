@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bench import environment
+from bench import store as stores
 from bench.contenders import Contender
 from bench.quality import drawing, judged, plan, record, trial
 from bench.quality.drawing import FROZEN, Point
@@ -72,7 +73,7 @@ class Judge:
     ):
         """picture_step_s: what drawing one step of one picture takes here, by which longer draws are foreseen."""
         self.asked, self.store, self.picture_step_s = asked, store, picture_step_s
-        self.folder = results / environment.machine(asked.workload.device) / "quality" / "quality.json"
+        self.file = stores.stored(results / environment.machine(asked.workload.device) / "quality" / "quality.json")
         self._known: dict[str, Judged] = {}
         self._absent: set[str] = set()  # sets of pictures that were looked for in vain, and not drawn since
 
@@ -126,7 +127,7 @@ class Judge:
     @cached_property
     def _quality(self) -> record.Quality | None:
         """What `python -m bench quality` has found on this machine."""
-        return record.load(self.folder) if self.folder.exists() else None
+        return record.load(self.file) if self.file.exists() else None
 
     @cached_property
     def _reference(self):

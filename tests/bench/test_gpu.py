@@ -151,7 +151,7 @@ def test_what_is_too_much_is_left_out_behind_each_stage(device, tmp_path, monkey
         folder = tmp_path / "made-up-gpu"
         kept = {"gpu.log", "a.json", "report.html", "rows.csv", "slices.csv", "update.json", "update.png"}
         (folder / "figures").mkdir()
-        for name in (kept - {"gpu.log"}) | {"figures/update.png", "figures/update.svg", "figures/speedup.svg"}:
+        for name in (kept - {"gpu.log"}) | {"figures/update.png", "figures/speedup.png"}:
             (folder / name).write_text("")
         after()
         found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -175,7 +175,7 @@ def test_at_most_eight_files(tmp_path: Path) -> None:
         left_out = gpu.superfluous(made)
         assert len(made) - len(left_out) <= gpu.MOST_FILES
         assert len(left_out) == max(0, len(made) - gpu.MOST_FILES)
-        assert {p.suffix for p in left_out} <= {".svg", ".png", ".csv"}
+        assert {p.suffix for p in left_out} <= {".png", ".csv"}
         assert not {"report", "rows", "update"} & {p.stem for p in left_out if p.parent.name != gpu.FIGURES}
 
 

@@ -21,6 +21,7 @@ from bench.quality.same_noise import Divergence
 from bench.quality.trial import GOOD, Power, Tried
 from bench.report import quality_chart
 from sampler.errors import UsageError
+from tests.bench.committed import assert_same_csv, assert_same_tables
 from tests.bench.synthetic import ENVIRONMENT
 
 N = 200
@@ -216,20 +217,20 @@ def test_layer_1_alone_keeps_the_pictures_found_before_and_says_of_when(tmp_path
     assert __main__.main(arguments) == 3
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/quality/quality.json")), ids=lambda p: p.parts[-3])
+@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/quality/quality.json.gz")), ids=lambda p: p.parts[-3])
 def test_what_is_committed_is_made_from_the_committed_result(path: Path) -> None:
     found = record.load(path)
     assert found.judged
     assert found.divergence
-    for name, content in {"quality.md": tables.markdown(found), "quality.csv": tables.csv(found)}.items():
-        assert (path.parent / name).read_text() == content
+    assert_same_tables((path.parent / "quality.md").read_text(), tables.markdown(found))
+    assert_same_csv((path.parent / "quality.csv").read_text(), tables.csv(found))
     assert found.failures() == []
     assert found.metric_holds
 
 
 def test_the_readme_says_what_was_found() -> None:
     readme = (ROOT / "README.md").read_text().splitlines()
-    found = record.load(ROOT / "results" / "amd-epyc-avx512-2cpu" / "quality" / "quality.json")
+    found = record.load(ROOT / "results" / "amd-epyc-avx512-2cpu" / "quality" / "quality.json.gz")
     for line in tables.claimed(found).splitlines():
         assert line in readme
 
