@@ -1,5 +1,9 @@
 """`pytest bench --benchmark-only`: the options, the one interleaved measurement, and the table at the end."""
 
+from sampler import start
+
+start.loading_in_pytest()  # during the imports that take seconds
+
 import sys
 from pathlib import Path
 
@@ -24,6 +28,7 @@ GATED = pytest.StashKey[GateResult]()
 MEASURED = pytest.StashKey[Measurement]()
 PATHS = pytest.StashKey[list]()
 PEERS_MEASURED = pytest.StashKey[tuple[Measurement, list[Path]]]()
+start.loaded()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,5 +1,10 @@
 """The commands: train a model, draw from it, look at a signal being denoised, list what there is."""
 
+from sampler import start
+
+STOPPED = "\npython -m sampler: interrupted"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import csv
 import os
@@ -35,21 +40,25 @@ from sampler.training import TrainingOptions, train
 from sampler.unet import UNet
 from sampler.variants import REFERENCE, VARIANTS, Variant, variant
 
-MISTAKE, INTERRUPTED = 3, 130
+MISTAKE = 3
 MOST_ENLARGED = 64
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; a user's mistake is one sentence on the error stream and exit status 3."""
     try:
-        arguments = _parser().parse_args(argv)
-        return until_the_reader_leaves(lambda: arguments.run(arguments) or 0)
+        return until_the_reader_leaves(lambda: _run(argv))
     except UsageError as mistake:
-        print(f"python -m sampler: {mistake}", file=sys.stderr)
+        start.say(f"python -m sampler: {mistake}")
         return MISTAKE
     except KeyboardInterrupt as interruption:
-        print(f"\npython -m sampler: interrupted{interruption}", file=sys.stderr)
-        return INTERRUPTED
+        start.say(f"{STOPPED}{interruption}")
+        return start.INTERRUPTED
+
+
+def _run(argv: list[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    return arguments.run(arguments) or 0
 
 
 def run_train(arguments: argparse.Namespace) -> None:
@@ -258,4 +267,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {"kernels": set(), "sampler": {"kernels"}, "bench": {"kernels", "sampler"}}
 HOUSE = {*MAY_IMPORT, "tests", "results"}
@@ -180,5 +182,5 @@ def test_diffusers_imports_beside_our_kernels(tmp_path: Path, namesake: bool) ->
 def run(program: str) -> None:
     """Run a program in a fresh interpreter that stands in the checkout."""
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ from bench.gate.worker import Side
 from bench.progress import Progress
 from bench.sequential_test import Rule
 from bench.store import write_atomically
-from sampler.errors import UsageError, unknown
+from sampler.errors import UsageError, lacking, unknown
 from sampler.files import writable_folder
 from sampler.models import checked_device
 
@@ -135,7 +135,9 @@ def run(arguments: argparse.Namespace) -> int:
         code, text = judge(arguments)
     except UsageError:
         raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and (lack := lacking(error)):
+            raise lack from None
         traceback.print_exc()
         return BROKEN_EXIT
     print(text)

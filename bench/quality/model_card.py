@@ -3,6 +3,11 @@
 python -m bench.quality.model_card --training FOLDER --processes 2
 """
 
+from sampler import start
+
+STOPPED = "\nmodel_card: interrupted; the same command draws what is still missing"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import csv
 import os
@@ -67,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"model_card: {mistake}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print("\nmodel_card: interrupted; the same command draws what is still missing", file=sys.stderr)
-        return 130
+        start.say(STOPPED)
+        return start.INTERRUPTED
     return 0
 
 
@@ -301,4 +306,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

@@ -13,6 +13,7 @@ from sampler.asked import parse_labels
 from sampler.data import CLASSES
 from sampler.errors import UsageError
 from sampler.variants import VARIANTS
+from tests.patience import PATIENCE_S
 
 
 @pytest.mark.parametrize("name", ["train", "grid", "signal", "models", "variants"])
@@ -81,7 +82,7 @@ def test_a_mistake_is_one_sentence(arguments, says, tmp_path, tiny_data, random_
 
 def test_a_mistake_leaves_a_process_without_a_traceback(command, tmp_path):
     process = command("grid", "--variant", "refrence", "--out", tmp_path / "x.png")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
     assert out == ""
     assert "did you mean 'reference'" in err
