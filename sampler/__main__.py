@@ -7,7 +7,6 @@ start.begin(__name__, STOPPED)  # before the imports that take seconds
 
 import argparse
 import csv
-import os
 import sys
 import zlib
 from dataclasses import fields
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from sampler import animate_command, card, check_command, data, figures, schedule, signal
+from sampler import animate_command, card, check_command, cpu, data, figures, schedule, signal
 from sampler.asked import (
     SAMPLERS,
     add_drawing_options,
@@ -69,7 +68,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     if config.image_channels != 1:
         raise UsageError(f"model {arguments.model!r} takes colour images; Fashion-MNIST's are grey")
     at_least(1, images=arguments.images, batch=arguments.batch, threads=arguments.threads)
-    at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
+    at_most(cpu.usable(), "the CPUs that may be used here", threads=arguments.threads)
     if not 0 <= arguments.seed < 1 << 31:
         raise UsageError(f"--seed {arguments.seed} is outside 0…2^31-1")
     device = checked_device(arguments.device)
@@ -124,7 +123,7 @@ def run_grid(arguments: argparse.Namespace) -> None:
     """Draw a grid of samples, a row for each label."""
     at_least(1, per_label=arguments.per_label, steps=arguments.steps, threads=arguments.threads,
               batch=arguments.batch, enlarge=arguments.enlarge)  # fmt: skip
-    at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
+    at_most(cpu.usable(), "the CPUs that may be used here", threads=arguments.threads)
     at_most(MOST_ENLARGED, "where a picture of 28 pixels is as wide as a screen", enlarge=arguments.enlarge)
     if arguments.sampler not in SAMPLERS:  # before anything is loaded
         raise unknown("sampler", arguments.sampler, SAMPLERS)

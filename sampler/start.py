@@ -9,14 +9,17 @@ import contextlib
 import io
 import os
 import signal
+import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = 130  # what a shell says of a program that Ctrl-C has ended: 128 + SIGINT
 LATER_S = 0.05  # until a Ctrl-C that could not be raised is raised again
+LEAST_MIB = 64  # of a temporary folder: some of what a compiler writes there is as large
+CACHES = ("XDG_CACHE_HOME", "MPLCONFIGDIR", "DDPM_BENCH_CACHE", "TRITON_HOME")
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # of the descriptors 0, 1 and 2
 
 
@@ -30,6 +33,8 @@ def begin(name: str, stopped: str) -> None:
     if name == "__main__":
         open_streams()
         loading(stopped)
+        for note in make_room(os.environ):
+            say(note)
 
 
 def loading(stopped: str) -> None:
@@ -40,6 +45,8 @@ def loading(stopped: str) -> None:
 def loading_in_pytest() -> None:
     """The same in a conftest.py: pytest then says what it has caught of the error stream, and leaves."""
     on_ctrl_c(_leave)
+    for note in make_room(os.environ):
+        say(note)
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
@@ -109,6 +116,49 @@ def open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
             stream.reconfigure(errors="replace")  # '?' stands for what the locale cannot write
+
+
+def make_room(environ: MutableMapping[str, str]) -> list[str]:
+    """Point the variables of this process and its children to folders that can be used; what to tell of it.
+
+    Python looks for another folder where TMPDIR is of no use, a C++ compiler does not. Where the home folder cannot be
+    written to, caches (matplotlib's, Triton's, ours) go below the temporary folder, to one that is this user's alone.
+    """
+    notes, asked = [], environ.get("TMPDIR")
+    places = [*filter(None, [asked]), "/tmp", "/var/tmp"]
+    found = next((place for place in places if why_useless(place) is None), None)
+    if asked and found != asked:
+        instead = f"{found} is used" if found else "nor is there another"
+        notes.append(f"note: TMPDIR={asked} {why_useless(asked)}; {instead}")
+        environ["TMPDIR"] = found or asked
+    home = environ.get("HOME") or os.path.expanduser("~")
+    if found and not os.access(home, os.W_OK | os.X_OK):
+        caches = _own_folder(os.path.join(found, f"ddpm-bench-{os.getuid()}"))
+        if caches:
+            for name in CACHES:
+                environ.setdefault(name, caches)
+    return notes
+
+
+def why_useless(folder: str) -> str | None:
+    """Why a temporary folder cannot be used, None where it can."""
+    if not os.path.isdir(folder):
+        return "does not exist"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "cannot be written to"
+    free_mib = (disk := os.statvfs(folder)).f_bavail * disk.f_frsize / 2**20
+    return f"has {free_mib:.0f} MiB free, too few to compile in" if free_mib < LEAST_MIB else None
+
+
+def _own_folder(path: str) -> str | None:
+    """A folder that nobody else can write to, where what is loaded again may be kept; None where that cannot be."""
+    with contextlib.suppress(OSError):
+        os.mkdir(path, 0o700)
+    with contextlib.suppress(OSError):
+        found = os.lstat(path)
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+            return path
+    return None
 
 
 @contextlib.contextmanager

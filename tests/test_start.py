@@ -182,3 +182,35 @@ def test_output_that_goes_nowhere_leaves_no_traceback(command: str, code: int, s
     done = subprocess.run(["bash", "-c", f"{sys.executable} -m sampler {command}"], cwd=ROOT, capture_output=True,
                           text=True, timeout=PATIENCE_S)  # fmt: skip
     assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_a_temporary_folder_that_is_of_no_use_is_told_and_replaced(tmp_path: Path, monkeypatch) -> None:
+    usable = {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    kept = dict(usable)
+    assert start.make_room(usable) == []
+    assert usable == kept
+    for useless, why in ((str(tmp_path / "none"), "does not exist"), ("/proc/self", "cannot be written to"),
+                         ("/dev/full", "does not exist")):  # fmt: skip
+        environ = {"TMPDIR": useless, "HOME": str(tmp_path)}
+        if why == "cannot be written to" and start.why_useless(useless) != why:
+            continue  # the superuser may write anywhere
+        assert start.make_room(environ) == [f"note: TMPDIR={useless} {why}; /tmp is used"]
+        assert environ["TMPDIR"] == "/tmp"
+    monkeypatch.setattr(start, "LEAST_MIB", 1 << 40)
+    environ = {"TMPDIR": str(tmp_path)}
+    (note,) = start.make_room(environ)
+    assert "MiB free, too few to compile in; nor is there another" in note
+    assert environ == {"TMPDIR": str(tmp_path)}
+
+
+def test_without_a_home_caches_go_to_a_folder_that_is_the_users_alone(tmp_path: Path) -> None:
+    environ = {"TMPDIR": str(tmp_path), "HOME": "/nonexistent", "MPLCONFIGDIR": "/asked/for"}
+    assert start.make_room(environ) == []
+    (own,) = tmp_path.iterdir()
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert environ["DDPM_BENCH_CACHE"] == environ["XDG_CACHE_HOME"] == str(own)
+    assert environ["MPLCONFIGDIR"] == "/asked/for"
+    own.chmod(0o777)  # what somebody else may have put there is not loaded
+    environ = {"TMPDIR": str(tmp_path), "HOME": "/nonexistent"}
+    start.make_room(environ)
+    assert "DDPM_BENCH_CACHE" not in environ

@@ -11,9 +11,10 @@ from bench.quality.drawing import Point
 from bench.quality.equivalence import LEAST
 from bench.quality.judging import Seen, judge, see
 from bench.workload import Workload
+from sampler.files import here_or_in_the_cache
 from sampler.models import load_model
 
-STORE = ROOT / "results" / "scratch" / "quality"
+STORE = here_or_in_the_cache(ROOT / "results" / "scratch" / "quality")
 FEW = 60  # pictures drawn of a row of which none were: three shards
 PICTURE_STEP_S = 0.004  # of an eager step with batched guidance on a slow core, to foresee what drawing takes
 

@@ -10,7 +10,6 @@ start.begin(__name__, STOPPED)  # before the imports that take seconds
 
 import argparse
 import csv
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from bench.quality.classifier import DEFAULT_WEIGHTS, Accuracy, label_accuracy, load_classifier
 from bench.quality.model_samples import Request, draw
-from sampler import figures
+from sampler import cpu, figures
 from sampler.card import TrainingRecord, read_record, sha256
 from sampler.data import CLASSES, DEFAULT_ROOT, fashion_mnist
 from sampler.errors import UsageError
@@ -289,7 +288,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--processes",
         type=int,
-        default=os.cpu_count() or 1,
+        default=cpu.usable(),
         metavar="N",
         help=f"of one thread each ({given})",
     )

@@ -50,7 +50,7 @@ MISTAKES = {
         "1…1000",
     ),
     "variant for another device": (["grid", "--out", "{tmp}/x.png", "--variant", "cuda-graph"], "needs"),
-    "more threads than CPUs": (["grid", "--threads", "100000", "--out", "{tmp}/x.png"], "the CPUs of this machine"),
+    "more threads than CPUs": (["grid", "--threads", "100000", "--out", "{tmp}/x.png"], "the CPUs that may be used"),
     "a picture for a wall": (["grid", "--enlarge", "100000", "--out", "{tmp}/x.png"], "--enlarge 100000 is more than"),
     "no data": (["train", "--data", "{tmp}/none", "--out", "{tmp}/out"], "no data set at"),
     "damaged data": (["train", "--data", "{damaged}", "--out", "{tmp}/out"], "damaged"),
