@@ -33,7 +33,7 @@ test: $(VENV)/installed  ## the quick tests, without a GPU
 test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs, tables of own models), without a GPU
 	$(BIN)/python -m pytest tests -m "slow and not gpu and not extra"
 
-test-long: $(VENV)/installed  ## peers over 1,000 steps, two ranks, a table without labels: some minutes
+test-long: $(VENV)/installed  ## peers over 1,000 steps, two ranks, twelve ways of being started: many minutes
 	$(BIN)/python -m pytest tests -m "long and not gpu and not extra"
 
 test-extra: $(VENV)/installed-dev  ## looks at the report in Chromium, where one is installed (apt-get install chromium)

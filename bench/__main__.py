@@ -1,5 +1,10 @@
 """`python -m bench`: the job without pytest, and what belongs to it."""
 
+from sampler import start
+
+STOPPED = "stopped"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import sys
 from pathlib import Path
@@ -31,15 +36,19 @@ UNSURE_EXIT, USAGE_EXIT = 2, 3
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
     try:
-        return until_the_reader_leaves(lambda: arguments.do(arguments))
+        return until_the_reader_leaves(lambda: _do(argv))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        start.say(f"error: {error}")
         return USAGE_EXIT
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        start.say(STOPPED)
+        return start.INTERRUPTED
+
+
+def _do(argv: list[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    return arguments.do(arguments)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -109,7 +118,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print(f"\nresult: {path}\nmade from it: {', '.join(str(p) for p in outputs)}")
     if measurement.interrupted:
         print("interrupted: what was measured until then is kept", file=sys.stderr)
-        return 130
+        return start.INTERRUPTED
     failed = failures(measurement)
     for name, reason in failed:
         print(f"FAILED {name}: {reason}", file=sys.stderr)
@@ -172,4 +181,4 @@ def comparable(device: str, results: Path | None = None) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

@@ -21,7 +21,7 @@ from bench.progress import Progress
 from bench.sequential_test import Rule
 from bench.store import write_atomically
 from sampler import strict_json
-from sampler.errors import UsageError, unknown
+from sampler.errors import UsageError, lacking, unknown
 from sampler.files import writable_folder
 from sampler.models import checked_device
 
@@ -109,6 +109,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     if arguments.launches < 1 or not arguments.minutes > 0 or arguments.beside < 0:
         raise UsageError("--launches and --minutes must be positive, --beside not negative")
     state = arguments.state or certificate.path(environment.machine("cpu")).with_name("gate-calibration.jsonl")
+    writable_folder(state.parent, "--state")
     with Progress() as progress, _ends_in_order():
         calibrate.calibrate(
             state, conditions, arguments.launches, arguments.minutes, arguments.beside, progress.say
@@ -122,7 +123,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """The gate asked for; a fault of its own is BROKEN_EXIT, for Python's 1 says that something regressed."""
     for path in filter(None, (arguments.markdown, arguments.json, arguments.junit)):  # refused before the work
-        writable_folder(path.resolve().parent)
+        writable_folder(path.resolve().parent, "another file")
         if path.is_dir():
             raise UsageError(f"{path} is a folder; name a file")
     if arguments.baseline:
@@ -135,7 +136,9 @@ def run(arguments: argparse.Namespace) -> int:
         code, text = judge(arguments)
     except UsageError:
         raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and (lack := lacking(error)):
+            raise lack from None
         traceback.print_exc()
         return BROKEN_EXIT
     print(text)

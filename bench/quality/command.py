@@ -1,7 +1,6 @@
 """`python -m bench quality`: layer 1 over the whole path, then all pictures drawn, judged and held to their budgets."""
 
 import argparse
-import os
 import secrets
 import sys
 import time
@@ -18,6 +17,7 @@ from bench.quality.judging import judge, noise, real_test, see
 from bench.quality.record import PICTURES, SAME_NOISE, Judged, Quality, load
 from bench.store import write_atomically
 from bench.workload import workload
+from sampler import cpu
 from sampler.data import CLASSES
 from sampler.errors import UsageError
 from sampler.files import writable_folder
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         wanted = None if some is None else plan.of_rows(some, torch.device(device).type)
         before = load(path) if part and path.exists() else None  # refused before the work, not after it
         found = _fresh(device, samples)
-        processes = arguments.processes or os.cpu_count() or 1
+        processes = arguments.processes or cpu.usable()
         with Progress() as progress:
             if part != "pictures":
                 layer_1(found, device, processes, progress.say)

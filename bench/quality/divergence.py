@@ -6,7 +6,6 @@ The rows that claim to be the same sampler with other rounding, and those in hal
 import argparse
 import math
 import multiprocessing
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -30,7 +29,7 @@ from bench.quality.drawing import begin_process
 from bench.quality.same_noise import Divergence, SameNoise
 from bench.store import write_atomically
 from bench.workload import Workload, workload
-from sampler import strict_json
+from sampler import cpu, strict_json
 from sampler.errors import UsageError, in_one_line, unknown
 from sampler.files import writable_folder
 from sampler.models import load_model
@@ -67,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     interrupted = False
     with Progress() as progress:
         try:
-            compare(asked, chosen(arguments.rows, asked.device), found, wrong, os.cpu_count() or 1, progress.say)
+            compare(asked, chosen(arguments.rows, asked.device), found, wrong, cpu.usable(), progress.say)
         except KeyboardInterrupt:
             interrupted = True
     if not found:

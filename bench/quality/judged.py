@@ -11,9 +11,10 @@ from bench.quality.drawing import Point
 from bench.quality.equivalence import JUDGED_FROM, LEAST
 from bench.quality.judging import Seen, judge, see
 from bench.workload import Workload
+from sampler.files import here_or_in_the_cache
 from sampler.models import load_model
 
-STORE = stores.SCRATCH / "quality"
+STORE = here_or_in_the_cache(stores.SCRATCH / "quality")
 PICTURE_STEP_S = 0.004  # of an eager step with batched guidance on a slow core, to foresee what drawing takes
 
 

@@ -3,9 +3,13 @@
 python -m bench.quality.model_card --training FOLDER --processes 2
 """
 
+from sampler import start
+
+STOPPED = "\nmodel_card: interrupted; the same command draws what is still missing"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import csv
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,7 +22,7 @@ from torch import Tensor, nn
 from bench import store
 from bench.quality.classifier import DEFAULT_WEIGHTS, Accuracy, label_accuracy, load_classifier
 from bench.quality.model_samples import Request, draw
-from sampler import figures
+from sampler import cpu, figures
 from sampler.card import TrainingRecord, read_record, sha256
 from sampler.data import CLASSES, DEFAULT_ROOT, fashion_mnist
 from sampler.errors import UsageError
@@ -68,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"model_card: {mistake}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print("\nmodel_card: interrupted; the same command draws what is still missing", file=sys.stderr)
-        return 130
+        start.say(STOPPED)
+        return start.INTERRUPTED
     return 0
 
 
@@ -285,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--processes",
         type=int,
-        default=os.cpu_count() or 1,
+        default=cpu.usable(),
         metavar="N",
         help=f"of one thread each ({given})",
     )
@@ -302,4 +306,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

@@ -4,6 +4,11 @@
 `python -m bench.quality.trial` prints the table that ships beside it.
 """
 
+from sampler import start
+
+STOPPED = "stopped"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import random
 import sys
@@ -292,4 +297,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

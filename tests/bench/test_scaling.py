@@ -16,6 +16,7 @@ from bench.scaling import ALONE, STRONG, WEAK, Part, Scaling
 from sampler.errors import UsageError
 from sampler.sets.ranks import Ranks
 from tests.bench.synthetic import ENVIRONMENT
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUND = {**ENVIRONMENT, "usable_cpus": 2}
@@ -107,7 +108,7 @@ def test_two_ranks_started_by_torchrun(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "bench", "scaling",
                "--model", model, "--steps", "2", "--rounds", "3", "--out", str(tmp_path)]  # fmt: skip
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.search(r"\| 2 \| shared \(strong\) \| [\d.e+]+ \[", done.stdout)
     assert len(list(tmp_path.glob("*/scaling/ranks-2.*"))) == 2
