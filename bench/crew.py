@@ -4,7 +4,6 @@ An order is one JSON line on a worker's standard input; its answer is events, on
 `done`. Each event is due within the seconds that `Patience` gives it; a worker that misses one is ended.
 """
 
-import json
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from bench import environment, memory
 from bench.patience import Patience
 from bench.process import Gone, Process, wait_for
 from bench.workload import from_json
+from sampler import strict_json as json
 
 Event = dict[str, Any]
 GLANCE_S = 1.0  # between two looks at what is overdue

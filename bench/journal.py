@@ -7,12 +7,12 @@ is read.
 """
 
 import contextlib
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+from sampler import strict_json
 from sampler.errors import UsageError
 
 try:
@@ -31,7 +31,7 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, head: dict[str, Any]):
-        self.path, self.head = path, json.loads(json.dumps(head))  # as a reader of the file sees it
+        self.path, self.head = path, strict_json.loads(strict_json.dumps(head))  # as a reader of the file sees it
         self.events: list[Event] = []
         self._before_s, self._start = 0.0, time.monotonic()
         self._file: int | None = None
@@ -77,7 +77,7 @@ class Journal:
     def _write(self, line: dict[str, Any], at_once: bool = True) -> None:
         if self._file is None:
             return
-        left = memoryview(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        left = memoryview(strict_json.compact(line).encode() + b"\n")
         try:
             while left:
                 left = left[os.write(self._file, left) :]
@@ -106,7 +106,7 @@ def read(path: Path) -> tuple[dict[str, Any] | None, list[Event], int]:
     whole_bytes = 0
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = strict_json.loads(line)
         except ValueError:
             break
         if not isinstance(entry, dict) or ("head" if not found else "event") not in entry:

@@ -4,7 +4,6 @@ A row that hangs or dies takes nobody with it: its nursery is ended with it, and
 was killed may have been the victim of others: it is tried once more, while nothing else runs.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from bench.crew import Event, Worker, merged
 from bench.patience import Patience
 from bench.planted import planted
 from bench.workload import Workload
+from sampler import cpu
 
 Order = dict[str, Any]
 
@@ -29,7 +29,7 @@ def inspected(task: dict[str, Any], rows: Sequence[str], looks: Sequence[str], w
     """
     on_gpu = torch.device(workload.device).type == "cuda"
     # one at a time on a device: they share its memory
-    lanes = 1 if on_gpu else max(1, min(2, os.cpu_count() or 1, len(rows)))
+    lanes = 1 if on_gpu else max(1, min(2, cpu.usable(), len(rows)))
     known = {**CONTENDERS, **{c.name: c for c in planted(task.get("plant"))}}
     dearest_first = sorted(rows, key=lambda name: known[name].compiles, reverse=True)
     task = {**task, "lanes": lanes, "compiles": any(known[name].compiles for name in rows)}

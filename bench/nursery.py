@@ -7,7 +7,6 @@ asks the driver's management library, which leaves a fork able to use it. Orders
 """
 
 import gc
-import json
 import os
 import select
 import signal
@@ -21,6 +20,7 @@ from bench import child, memory
 from bench.contenders import CONTENDERS
 from bench.inspection import Inspection
 from bench.planted import planted
+from sampler import strict_json as json
 from sampler.errors import in_one_line
 
 # what a look takes, as `Patience` knows it; of the others, some hundred steps

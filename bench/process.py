@@ -5,7 +5,6 @@ its parent, however that ends: Linux kills it (see `bench.child`), and everywher
 """
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -15,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from sampler import strict_json
 
 KEPT_BYTES = 1 << 14  # of what it wrote to standard error: its last words are among them
 WORDS_S = 2.0  # in which what an ended process wrote is read
@@ -61,7 +62,7 @@ class Process:
         """Write a line; that nobody reads it any more is found by who waits for the answer."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError, ValueError):  # it has ended, or was ended
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.write(strict_json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
     def line(self, within_s: float) -> dict[str, Any] | None:
@@ -71,7 +72,7 @@ class Process:
             while b"\n" in self._unread:
                 line, _, self._unread = self._unread.partition(b"\n")
                 with contextlib.suppress(ValueError):
-                    return json.loads(line)
+                    return strict_json.loads_older(line)  # a tree of any age, and Python's own codec, say NaN
             if not wait_for([self], max(0.0, until - time.monotonic())):
                 return None
             part = b"" if self._ended else os.read(self._output, 1 << 20)

@@ -62,7 +62,7 @@ def _journalled(
             f"{unfinished.said(left[-1], unfinished.load(left[-1]))}; --resume would go on with it, "
             f"and removing {left[-1]} forgets it"
         )
-    job.journal = unfinished.begin(job, store.path_of(job, results, below), asked)
+    job.journal = unfinished.begin(job, folder / store.name_of(job), asked)
     if resume:
         say(f"going on: {unfinished.said(left[-1], job)}")
         job.interrupted = False

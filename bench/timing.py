@@ -21,6 +21,7 @@ from bench.measurement import Measurement
 from bench.patience import Patience
 from bench.schedule import FIRST_TURNS, Order, Schedule, building_order
 from bench.workload import Workload
+from sampler import cpu
 
 LEAST_S = 10.0  # of timing, for a run that is gone on with
 TRIAL_S = 60.0  # in which a row that is tried alone may take a turn's pairs
@@ -143,7 +144,7 @@ class Group:
         def order(worker: Worker) -> Order:  # without what ended a process before this one
             return {"do": "build", "rows": [REFERENCE, *self._buildable(worker.number)]}
 
-        for worker, event in in_lanes(workers, order, os.cpu_count() or 1, pins(self.job.workload)):
+        for worker, event in in_lanes(workers, order, cpu.usable(), pins(self.job.workload)):
             if event["event"] != "first_call":  # those of the preparation count: these come from its caches
                 self._heard(worker, event, f"building, process {worker.number + 1}")
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from bench import journal, store
 from bench.environment import ROOT
 from bench.journal import Journal
 from bench.measurement import SCHEMA, Measurement
+from sampler import strict_json
 from sampler.errors import UsageError
 
 SUFFIX = ".journal"
@@ -43,16 +43,21 @@ def journals(folder: Path) -> list[Path]:
     return [path for path in found if not journal.is_written(path)]
 
 
-def newest_of_each(results: Path) -> list[Path]:
+def newest_of_each(results: Path | None = None) -> list[Path]:
     """Of every machine the newest result, or the journal of a run that was broken off after it."""
-    folders = {path.parent for path in Path(results).glob(f"*/2*{SUFFIX}")}
-    found = {folder: left[-1] for folder in folders if (left := journals(folder))}
+    found: dict[str, Path] = {}
     with contextlib.suppress(UsageError):  # no result at all
-        for path in store.newest_of_each(results):
-            # of one name: the result of a run that was interrupted, which holds what its journal does
-            if path.parent not in found or found[path.parent].stem <= path.stem:
-                found[path.parent] = path
-    return sorted(found.values()) or store.newest_of_each(results)  # which says that there is none
+        found = {path.parent.name: path for path in store.newest_of_each(results)}
+    for folder in (folder for place in store.places(results) for folder in sorted(Path(place).glob("*"))):
+        left = journals(folder)
+        # of one name: the result of a run that was interrupted, which holds what its journal does
+        if left and (folder.name not in found or _stem(found[folder.name]) < _stem(left[-1])):
+            found[folder.name] = left[-1]
+    return [found[name] for name in sorted(found)] or store.newest_of_each(results)  # which says that there is none
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0]
 
 
 def load(path: Path) -> Measurement:
@@ -114,7 +119,7 @@ def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _flat(head: dict[str, Any]) -> dict[str, Any]:
-    head = json.loads(json.dumps(head))  # as one that was read is
+    head = strict_json.loads(strict_json.dumps(head))  # as one that was read is
     run = head["run"]
     found = {**head["asked"], "uncommitted changes": head["changes"], "rows": ", ".join(run["rows"]),
              **run["workload"], **run["environment"]}  # fmt: skip

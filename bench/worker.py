@@ -6,7 +6,6 @@ whatever may take long it says so (`doing`, with the `phase` by which `Patience`
 """
 
 import gc
-import json
 import os
 import random
 import sys
@@ -26,6 +25,7 @@ from bench.tally import Tally
 from bench.telemetry import telemetry_for
 from bench.whole_runs import WholeRuns
 from bench.workload import from_json
+from sampler import strict_json as json
 from sampler.errors import in_one_line
 from sampler.models import load_model
 

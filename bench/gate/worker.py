@@ -1,6 +1,5 @@
 """The harness's end of a worker: a fresh process in a tree, asked line by line, pinned, and never left behind."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.process import Gone, Process, printable
+from sampler import strict_json as json
 
 SCRIPT = Path(__file__).with_name("worker_script.py")
 PROTOCOL = 1

@@ -5,7 +5,6 @@ afterwards which picture is whose.
 """
 
 import csv
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from bench.quality.classifier import WEIGHTS, Accuracy
 from bench.store import write_atomically
+from sampler import strict_json
 from sampler.errors import UsageError
 from sampler.figures import save_grid
 from sampler.files import writable_folder
@@ -95,14 +95,14 @@ def write(sets: Mapping[str, Tensor], labels: Tensor, names: Sequence[str], fold
             written.append(path)
     table = [HEAD, *((sheet, str(place), "") for sheet, those in key.items() for place in range(len(those)))]
     write_atomically(folder / GRADES, "".join(",".join(line) + "\n" for line in table))
-    write_atomically(folder / KEY, json.dumps(key, indent=None))
+    write_atomically(folder / KEY, strict_json.dumps(key))
     return [*written, folder / GRADES, folder / KEY]
 
 
 def read(grades: Path, key: Path) -> dict[Picture, int]:
     """One rater's grades of every picture; refuses a table with gaps, or with other grades than 0, 1 and 2."""
     try:
-        pictures = {(sheet, place): (of, i) for sheet, those in json.loads(key.read_text()).items()
+        pictures = {(sheet, place): (of, i) for sheet, those in strict_json.loads(key.read_text()).items()
                     for place, (of, i) in enumerate(those)}  # fmt: skip
         with open(grades, newline="") as file:
             lines = list(csv.DictReader(file))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.quality import content
-from sampler import guidance, runtime
+from sampler import guidance, runtime, start
 from sampler.errors import UsageError
 from sampler.files import replacing, writable_folder
 from sampler.generate import initial_noise, to_unit
@@ -197,7 +197,7 @@ def drawn_by(
 
 def begin_process() -> None:
     """What a process of a pool does first."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at Ctrl-C without a word; the parent speaks
+    start.on_ctrl_c(signal.SIG_DFL)  # end at Ctrl-C without a word; the parent speaks
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
 

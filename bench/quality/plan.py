@@ -1,6 +1,6 @@
 """What `python -m bench quality` draws: the two curves, the rows that draw other pictures, and the known-bad sets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -9,6 +9,7 @@ import torch
 from bench.quality.drawing import BATCHED, FROZEN, Point
 from bench.quality.equivalence import LEAST
 from sampler import cpu, precision
+from sampler.errors import UsageError, unknown
 from sampler.models import Model, load_model
 from sampler.schedule import NoiseSchedule
 from sampler.textbook import textbook_strided_timesteps
@@ -154,6 +155,16 @@ def wanted(samples: int, device: str = "cpu") -> list[tuple[str, int]]:
 
     return [(name, samples if device != "cpu" else _on_a_cpu(known[name], name in shown, samples))
             for name in sorted(known, key=rank) if name not in absent]  # fmt: skip
+
+
+def of_rows(names: Iterable[str], device: str = "cpu") -> set[str]:
+    """The points that judging these rows takes: their pictures, at fresh seeds too, their controls and the anchors."""
+    known, asked = points(device), rows(device)
+    if unknown_ := [name for name in names if name not in asked]:
+        raise UsageError(f"{unknown('row', unknown_[0], asked)}; or it changes no picture, and is not judged by them")
+    shown = {point for name in names for point in (asked[name].point, asked[name].control)}
+    fresh = {point + FRESH for point in shown}
+    return {*ANCHORS, *((shown | fresh) & set(known))}
 
 
 def left_out(device: str = "cpu") -> dict[str, str]:

@@ -3,6 +3,11 @@
 Made by `python -m bench.quality.real` from Debian's dataset-fashion-mnist and the shipped classifier.
 """
 
+from sampler import start
+
+STOPPED = "stopped"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import sys
 from dataclasses import dataclass
@@ -122,4 +127,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

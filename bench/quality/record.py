@@ -1,10 +1,10 @@
 """What `python -m bench quality` found, as it is stored: figures of every point, anchors, trial, divergence."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import store
 from bench.contenders import CONTENDERS
 from bench.quality import equivalence, plan
 from bench.quality.blind import ByEye
@@ -12,6 +12,7 @@ from bench.quality.equivalence import NOT_JUDGED, OPEN, PASSES, UNSURE
 from bench.quality.judging import Figures
 from bench.quality.same_noise import Divergence
 from bench.quality.trial import Power, Tried
+from sampler import strict_json
 from sampler.errors import UsageError
 
 SCHEMA = 1
@@ -65,6 +66,11 @@ class Quality:
     @property
     def device(self) -> str:
         return "cuda" if "gpu" in self.environment else "cpu"
+
+    @property
+    def whole(self) -> bool:
+        """Whether the curves of steps and guidance were judged, and not some rows alone."""
+        return {*plan.curve(), *map(plan.guidance_point, plan.GUIDANCE)} <= set(self.judged)
 
     @property
     def metric_holds(self) -> bool:
@@ -121,7 +127,7 @@ class Quality:
     def json(self) -> str:
         plain = {name: getattr(self, name) for name in ("environment", "started", "command", "samples", "faults",
                                                         "took_s", "made", "left_out", "adopted")}  # fmt: skip
-        return json.dumps({
+        return strict_json.dumps({
             "schema": SCHEMA, **plain,
             "judged": {name: judged.json() for name, judged in self.judged.items()},
             "floor": self.floor and self.floor.json(), "ceiling": self.ceiling and self.ceiling.json(),
@@ -134,7 +140,7 @@ class Quality:
 def load(path: Path) -> Quality:
     """A stored result; refuses a file of another kind."""
     try:
-        stored = json.loads(Path(path).read_text())
+        stored = store.read(path)
         if stored.pop("schema") != SCHEMA:
             raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; judge again")
         for name in ("floor", "ceiling"):

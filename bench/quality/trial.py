@@ -4,6 +4,11 @@
 `python -m bench.quality.trial` prints the table that ships beside it.
 """
 
+from sampler import start
+
+STOPPED = "stopped"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import random
 import sys
@@ -47,7 +52,7 @@ GOOD, FEWER, FEW_LIMITED = (
     "100 of 1,000 steps",
     "limited guidance, 50 ancestral steps",
 )
-DEAR = 1000  # steps from which a shipped set is worth taking over instead of drawing it
+DEAR = 25  # steps from which a shipped set is worth taking over instead of drawing it
 ALIKE = 1e-3  # of the pixels of redrawn pictures that may be one grey level off: rounding of another machine
 AT = (200, 300, 400, 500, 1000)  # pictures a set whose power is stated
 REFUSED = "refused"  # of a set that must not pass, and need not be shown to be worse
@@ -292,4 +297,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

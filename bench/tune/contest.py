@@ -24,6 +24,7 @@ from bench.tune.asked import Asked
 from sampler.errors import UsageError
 
 PROCESSES = 2
+ENDLESS_S = 1e9  # the rounds bound it
 KEPT = ("row", "round", "reference_s", "row_s", "reference_wall_s", "row_wall_s", "reference_first")  # of a pair
 Say = Callable[[str], None]
 
@@ -58,7 +59,7 @@ class Contest:
         """So many rounds of the rows by each process in turn."""
         for worker in list(self.crew):
             able = [row for row in rows if row not in self.failed]
-            for _, event in self._obey(worker, {"do": "pairs", "rows": able, "rounds": rounds, "seconds": math.inf}):
+            for _, event in self._obey(worker, {"do": "pairs", "rows": able, "rounds": rounds, "seconds": ENDLESS_S}):
                 self._take(worker, event)
             self.journal.sync()
             self._replace_the_dead()

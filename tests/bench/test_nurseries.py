@@ -15,7 +15,7 @@ ROWS = [REFERENCE, "batched-cfg", "strided", "ddim"]
 
 def looked_at(happens: dict[str, list[list[Event]]], monkeypatch, lanes: int = 2) -> tuple[list[Event], FakeCrew]:
     """happens: for each row, what comes of its first inspection, of its second, …; else all is well."""
-    monkeypatch.setattr("bench.nurseries.os.cpu_count", lambda: lanes)
+    monkeypatch.setattr("bench.nurseries.cpu.usable", lambda: lanes)
 
     def script(worker: FakeWorker, order: Event) -> Iterator[Event]:
         if order["looks"] == ["roof"]:

@@ -15,6 +15,7 @@ from bench.measurement import Measurement
 from bench.report import pictures, table
 from bench.run import measure
 from bench.workload import workload
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +99,7 @@ def test_a_killed_worker_keeps_what_was_measured_and_its_row_kills_no_other() ->
 
 
 def test_a_row_that_ends_the_processes_built_first_is_not_built_in_the_others(monkeypatch) -> None:
-    monkeypatch.setattr(timing.os, "cpu_count", lambda: 2)  # lanes
+    monkeypatch.setattr(timing.cpu, "usable", lambda: 2)  # lanes
     job = measure(replace(TINY, processes=3), ["batched-cfg", "planted-dies-built"], plant=PLANT)
     assert 2 <= len(job.of("died")) <= 3  # the last of them alone
     assert {death["doing"] for death in job.of("died")} == {"planted-dies-built"}
@@ -160,7 +161,7 @@ def test_a_worker_ends_when_its_parent_does() -> None:
     task = {"workload": TINY.json(), "plant": None, "rows": ["reference"], "seed": 0}
     worker = Worker(task, 0)
     worker.process.stdin.close()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while worker.process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert worker.process.poll() == 1
