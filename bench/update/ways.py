@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sampler import variants
 from sampler.noise import NoiseKey, PhiloxNoise
-from sampler.posterior import Fed, Feed, Guided, posterior
+from sampler.posterior import Feed, Guided, State, posterior
 from sampler.schedule import linear
 from sampler.trajectory import ancestral
-from sampler.variants import Apply, Update
+from sampler.variants import Update
 
 TIMESTEP = 500
 READS_NOISE, OWN_NOISE, COPY = 16, 12, 8  # bytes an element
@@ -121,27 +121,29 @@ def _reading(update: Update, *, still: bool = False) -> Callable[[torch.device],
     """An update that takes its noise, or draws it; into given memory where it can."""
 
     def make(device: torch.device) -> Call:
-        apply: Apply = update.load()
-        if update.in_place:
-            return lambda i: apply(
-                i.x, i.out, i.key if update.draws else i.z, i.still if still else i.row, i.destination
-            )
-        return lambda i: apply(i.x, i.out, i.key if update.draws else i.z, i.still if still else i.row)
+        apply = update.of_states()
+
+        def call(i: Inputs) -> Tensor:
+            destination = [State(i.destination)] if update.in_place else []
+            noise, row = i.key if update.draws else i.z, i.still if still else i.row
+            return apply(State(i.x), i.out, noise, row, *destination).x
+
+        return call
 
     return make
 
 
 def _fed(device: torch.device) -> Call:
     """Guided halves in bfloat16, noise drawn, the next input of both halves written: all in one pass."""
-    apply: Callable[..., Any] = variants.fused_fed_update.load()
-    buffers: dict[int, tuple[Guided, Fed, Fed]] = {}
+    apply = variants.fused_fed_update.of_states()
+    buffers: dict[int, tuple[Guided, State, State]] = {}
 
     def call(i: Inputs) -> Tensor:
         if id(i) not in buffers:
-            half, fed = i.out.bfloat16(), Feed(2, torch.bfloat16)
-            buffers[id(i)] = Guided(half, half, SCALE), fed.of(i.x), Fed(i.destination, fed.of(i.x).input)
-        out, x, destination = buffers[id(i)]
-        return apply(x, out, i.key, i.row, destination).state
+            half, fed = i.out.bfloat16(), Feed(2, torch.bfloat16).of(i.x)
+            buffers[id(i)] = Guided(half, half, SCALE), State(i.x, input=fed), State(i.destination, input=fed.clone())
+        out, state, destination = buffers[id(i)]
+        return apply(state, out, i.key, i.row, destination).x
 
     return call
 
