@@ -77,7 +77,7 @@ class Inspection:
                   **triton.added_to(compile_times()))  # fmt: skip
         self._memory("weights loaded", loading, 0)
         self.static.keep(calling, packs=self.contender.variant.runtime is runtime.compiled_frozen)
-        self._memory("first call", calling, memory.state_bytes(self.stage))
+        self._memory("first call", calling, memory.state_bytes(self.arm, self.stage))
         if model.device.type == "cuda":
             torch.cuda.empty_cache()  # what compiling and tuning left in reserve is not the steady state's
         self.tally.clear()
@@ -99,7 +99,7 @@ class Inspection:
             rises.append(usage.live_peak - usage.live_before)
             if steps == few:
                 usage.held = usage.held if held is None else held
-                self._memory("steady", usage, memory.state_bytes(self.stage))
+                self._memory("steady", usage, memory.state_bytes(self.arm, self.stage))
         self.kept_bytes = max(kept, (rises[1] - rises[0]) / (many - few))
         self.emit(event="timeline", row=self.contender.name, steps=many, points=memory.thinned(fresh.timeline))
         if self._is_eager():

@@ -83,13 +83,18 @@ def posterior_of(state: State, out: Tensor | Guided, z: Tensor, row: Tensor) -> 
     row: [7] float32 (a, b, c, d, σ, bound, g) there. The new state's `before` is the x0 of this step. What the
     network reads next is not made here.
     """
-    x0, (_, _, c, d, sigma, *_) = estimate_x0(state.x, out, row), row.unbind()
-    if state.before is None:
-        return State(c * x0 + d * state.x + sigma * z)
-    return State(c * x0 + row[6] * state.before + d * state.x + sigma * z, x0)
+    (x, before, _), (a, b, c, d, sigma, bound, *g) = state, row.unbind()
+    x0 = _estimate(x, out, a, b, bound)
+    if before is None:
+        return State(c * x0 + d * x + sigma * z)
+    return State(c * x0 + g[0] * before + d * x + sigma * z, x0)
 
 
 def estimate_x0(x: Tensor, out: Tensor | Guided, row: Tensor) -> Tensor:
     """The network's current estimate of the image, clamped: clamp(a·x - b·out, ±bound)."""
     a, b, _, _, _, bound, *_ = row.unbind()
+    return _estimate(x, out, a, b, bound)
+
+
+def _estimate(x: Tensor, out: Tensor | Guided, a: Tensor, b: Tensor, bound: Tensor) -> Tensor:
     return (a * x - b * combine(out).to(x.dtype)).clamp(-bound, bound)

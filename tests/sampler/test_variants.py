@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sampler import graphs, guidance, precision, runtime
+from sampler import schedule as schedules
 from sampler.errors import UsageError
 from sampler.guidance import Condition
 from sampler.noise import GeneratorNoise, PhiloxNoise
@@ -18,6 +19,7 @@ from sampler.variants import (
     VARIANTS,
     Variant,
     build,
+    check_guided,
     compiled_update,
     drawn_update,
     fused_drawn_update,
@@ -191,6 +193,26 @@ def test_a_compiled_step_is_compiled_once(name, schedule):
         torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
     steps = 1 if VARIANTS[name].guides_everywhere else 2  # guided, and not
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == steps
+
+
+@pytest.mark.parametrize("noise_schedule", [schedules.linear(), schedules.cosine(), schedules.linear(100)])
+def test_limited_guidance_lies_at_its_noise_levels_on_any_schedule(noise_schedule):
+    """Near (0.28, 2.9], as far as the schedule goes; whatever the spacing of its steps."""
+    levels = noise_schedule.noise_levels
+    for steps, spacing in ((noise_schedule.steps, "trailing"), (50, "karras")):
+        path = ancestral(noise_schedule, spaced(noise_schedule, steps, spacing))
+        on = VARIANTS["limited-guidance"].guides(path)
+        guided = [float(levels[t]) for t, yes in zip(path.timesteps, on, strict=True) if yes]
+        assert min(guided) == pytest.approx(0.28, abs=0.1)
+        assert max(guided) == pytest.approx(min(2.9, float(levels[-1])), abs=0.5)
+
+
+def test_no_guided_step_is_told(schedule):
+    few = ancestral(schedule, spaced(schedule, 1))
+    with pytest.raises(UsageError, match=r"'limited-guidance' guides where 0\.24 < σ <= 2\.92 alone, .* no step of 1"):
+        check_guided(VARIANTS["limited-guidance"], few, SCALE)
+    check_guided(VARIANTS["limited-guidance"], few, 1.0)  # none was asked for
+    check_guided(REFERENCE, few, SCALE)
 
 
 def test_limited_guidance_calls_twice_at_middle_levels_only(schedule, wavy, counted, recorded):
