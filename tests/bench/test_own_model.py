@@ -153,7 +153,7 @@ def test_a_model_that_cannot_be_used_ends_pytest_with_a_sentence(tmp_path):
 RUN_ON_A_CPU = [
     "textbook", "reference", "batched-cfg", "channels-last", "compiled-update", "native-update", "compiled",
     "all-lossless", "autocast-bf16", "cast-bf16", "all-half", "limited-guidance", "all-equal-steps",
-    "all-half-limited", "textbook-strided", "strided", "ddim", "all-together",
+    "all-half-limited", "textbook-strided", "strided", "ddim", "all-few-steps", "all-together",
 ]  # fmt: skip
 HALF = [] if cpu.has_bf16() else ["all-half", "all-half-limited"]  # slower than float32 there, so left out
 SAME_UNGUIDED = ["batched-cfg", "limited-guidance", "all-equal-steps", "all-half-limited"]

@@ -139,22 +139,22 @@ def test_what_could_not_be_drawn_in_the_time_is_not_raced(monkeypatch, tmp_path)
     question = replace(QUESTION, quality="fewer-steps")
     judge = Judge(question, tmp_path)
     monkeypatch.setattr(judge, "known", lambda row: Judged(SAME, "", {}) if row.lossless else None)
-    full, short = (judge.foreseen(space.contender(choice_of(n)), 1e9) for n in ("bf16", "bf16+ddim/20"))
+    full, short = (judge.foreseen(space.contender(choice_of(n)), 1e9) for n in ("limited", "limited+ddim/20"))
     assert full is short is None  # they could be drawn in that time
-    _, _, full_s = judge._to_draw(space.contender(choice_of("bf16")))
-    _, _, short_s = judge._to_draw(space.contender(choice_of("bf16+ddim/20")))
+    _, _, full_s = judge._to_draw(space.contender(choice_of("limited")))
+    _, _, short_s = judge._to_draw(space.contender(choice_of("limited+ddim/20")))
     assert full_s == pytest.approx(10 * short_s)  # a twentieth of the steps, twice the pictures
-    assert "not drawn" in judge.foreseen(space.contender(choice_of("bf16")), full_s * 0.9).text
+    assert "not drawn" in judge.foreseen(space.contender(choice_of("limited")), full_s * 0.9).text
     _, _, faster_s = Judge(question, tmp_path, picture_step_s=judge.picture_step_s / 4)._to_draw(
-        space.contender(choice_of("bf16"))
+        space.contender(choice_of("limited"))
     )
     assert faster_s == pytest.approx(full_s / 4)
     only_full = {**labels(question)[0], "path": ("",)}
-    assert space.choice_of("bf16") in forbidden(only_full, judge, full_s * 0.9)
-    assert space.choice_of("bf16") not in forbidden(only_full, judge, full_s * 1.1)
+    assert space.choice_of("limited") in forbidden(only_full, judge, full_s * 0.9)
+    assert space.choice_of("limited") not in forbidden(only_full, judge, full_s * 1.1)
     assert space.choice_of("batched") not in forbidden(only_full, judge, 0.0)
     with_short = {**only_full, "path": ("", "ddim/20")}
-    assert space.choice_of("bf16") not in forbidden(with_short, judge, short_s * 1.1)
+    assert space.choice_of("limited") not in forbidden(with_short, judge, short_s * 1.1)
 
 
 @pytest.mark.parametrize("budget", [["--memory", "1GiB"], ["--images", "9"], ["--batch", "latency"]])
