@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -329,3 +331,9 @@ def test_diffusers_takes_the_same_steps(name, spacing, steps, prediction, clip, 
         largest = float(x.abs().max())
         assert float((state.x - x).abs().max()) < 1e-5 * largest, f"step at timestep {t}"
         assert float((reached - x).abs().max()) < 1e-4 * largest, f"loop at timestep {t}"
+
+
+def test_the_table_of_formulas_names_every_sampler():
+    text = (Path(trajectories.__file__).parent / "README.md").read_text()
+    assert re.findall(r"^\| `([^`]+)` \| `(\w+)`", text, re.M) == [(n, make.__name__) for n, make in SAMPLERS.items()]
+    assert all(name in text for name in trajectories.SPACINGS)
