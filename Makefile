@@ -18,7 +18,7 @@ GPU_PYTHON = $(if $(wildcard $(VENV)/installed),$(BIN)/python,$(firstword $(shel
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test test-slow test-long test-extra gpu gpu-rest lint format report clean
+.PHONY: help bench test test-slow test-long test-extra gpu gpu-rest lint format report keep clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12] [BENCH_ARGS='--budget 60']"
@@ -33,7 +33,7 @@ test: $(VENV)/installed  ## the quick tests, without a GPU
 test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs, tables of own models), without a GPU
 	$(BIN)/python -m pytest tests -m "slow and not gpu and not extra"
 
-test-long: $(VENV)/installed  ## peers over 1,000 steps, two ranks, a table without labels: some minutes
+test-long: $(VENV)/installed  ## peers over 1,000 steps, two ranks, twelve ways of being started: many minutes
 	$(BIN)/python -m pytest tests -m "long and not gpu and not extra"
 
 test-extra: $(VENV)/installed-dev  ## looks at the report in Chromium, where one is installed (apt-get install chromium)
@@ -55,11 +55,15 @@ format: $(VENV)/installed-dev  ## rewrite the files the way `make lint` wants th
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-report: $(VENV)/installed  ## rebuild the report from the stored results
+report: $(VENV)/installed  ## rebuild every machine's page from the stored results
 	$(BIN)/python -m bench report
 
+keep: $(VENV)/installed  ## put this machine's newest run (or RUN=PATH) where it can be committed, results/<machine>
+	$(BIN)/python -m bench keep $(RUN)
+
 clean:  ## remove the environment and every cache, never a result that is kept
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks results/scratch
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks results/scratch results/pages \
+	  results/local/scratch
 	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Three stamps: the bare environment, the pinned packages, the developer's tools.

@@ -1,5 +1,10 @@
 """`python -m bench`: the job without pytest, and what belongs to it."""
 
+from sampler import start
+
+STOPPED = "stopped"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import sys
 from pathlib import Path
@@ -8,6 +13,7 @@ from typing import NoReturn
 import torch
 
 from bench import break_even, gpu, memory_command, overhead, peers_command, report, scaling, store, walk
+from bench import keep as keep_command
 from bench.contenders import CONTENDERS
 from bench.environment import advice, differences, fingerprint, machine
 from bench.gate import command as gate
@@ -30,15 +36,19 @@ UNSURE_EXIT, USAGE_EXIT = 2, 3
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
     try:
-        return until_the_reader_leaves(lambda: arguments.do(arguments))
+        return until_the_reader_leaves(lambda: _do(argv))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        start.say(f"error: {error}")
         return USAGE_EXIT
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        start.say(STOPPED)
+        return start.INTERRUPTED
+
+
+def _do(argv: list[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    return arguments.do(arguments)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     tune_command.add_to(commands)
 
     report_command.add_to(commands)
+    keep_command.add_to(commands)
     update_command.add(commands)
     gpu.add(commands)
     gate.add_parser(commands)
@@ -107,14 +118,14 @@ def _run(arguments: argparse.Namespace) -> int:
     print(f"\nresult: {path}\nmade from it: {', '.join(str(p) for p in outputs)}")
     if measurement.interrupted:
         print("interrupted: what was measured until then is kept", file=sys.stderr)
-        return 130
+        return start.INTERRUPTED
     failed = failures(measurement)
     for name, reason in failed:
         print(f"FAILED {name}: {reason}", file=sys.stderr)
     return 1 if failed else UNSURE_EXIT if arguments.strict and unsure(measurement) else 0
 
 
-def keep(measurement, results: Path = store.RESULTS):
+def keep(measurement, results: Path | None = None):
     """Store a measurement and write everything made from it; returns the paths."""
     path = store.save(measurement, results)
     return path, report.write(measurement, path.parent, sources.beside(path.parent))
@@ -154,7 +165,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def comparable(device: str, results: Path = store.RESULTS) -> tuple[str, str]:
+def comparable(device: str, results: Path | None = None) -> tuple[str, str]:
     """Whether what is measured now may stand beside this machine's newest stored result."""
     try:
         newest = store.newest(results, machine(device))
@@ -170,4 +181,4 @@ def comparable(device: str, results: Path = store.RESULTS) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

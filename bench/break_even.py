@@ -4,7 +4,6 @@ Every process starts with empty caches of compilers, as on a new machine; `--war
 """
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -18,6 +17,7 @@ from bench.crew import Worker
 from bench.fitting import unfit
 from bench.options import OPTIONS, OUT
 from bench.workload import Workload, workload
+from sampler import strict_json
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
 
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         "starts": {row: asdict(mine), REFERENCE: asdict(theirs)},
         "workload": asked.json(), "environment": environment.fingerprint(asked.device),
     }  # fmt: skip
-    store.write_atomically(folder / f"{row}.json", json.dumps(found, indent=1) + "\n")
+    store.write_atomically(folder / f"{row}.json", strict_json.dumps(found, indent=1) + "\n")
     print(folder / f"{row}.json")
     return 0 if abs(off) <= WITHIN else 1
 

@@ -1,5 +1,9 @@
 """`pytest bench --benchmark-only`: the options, the one interleaved measurement, and the table at the end."""
 
+from sampler import start
+
+start.loading_in_pytest()  # during the imports that take seconds
+
 import sys
 from pathlib import Path
 
@@ -12,11 +16,13 @@ from bench.gate import command as gate
 from bench.gate import outputs as gate_outputs
 from bench.gate.verdict import GateResult
 from bench.measurement import Measurement
-from bench.options import add_options, from_options
+from bench.options import OUT, add_options, from_options
 from bench.progress import Progress
 from bench.report import table
 from bench.run import measure
+from sampler import strict_json
 from sampler.errors import UsageError
+from sampler.files import writable_folder
 
 # Benchmarks beside the table: they take minutes of their own
 ONLY_BY_NAME = ("test_peers.py", "test_pasted.py", "test_update_cost.py")
@@ -24,11 +30,13 @@ GATED = pytest.StashKey[GateResult]()
 MEASURED = pytest.StashKey[Measurement]()
 PATHS = pytest.StashKey[list]()
 PEERS_MEASURED = pytest.StashKey[tuple[Measurement, list[Path]]]()
+start.loaded()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ddpm-bench", "what to measure, and for how long")
     add_options(group.addoption, prefix="--")
+    group.addoption("--out", **OUT)
     group.addoption("--gate-against", metavar="REV", help="judge the rows against another revision of this repository, "
                     "instead of the speed-up table; see `python -m bench gate --help`")  # fmt: skip
     group.addoption("--strict-quality", action="store_true",
@@ -74,9 +82,24 @@ def gated(request: pytest.FixtureRequest) -> GateResult:
     return result
 
 
+def pytest_benchmark_update_json(output_json: dict) -> None:
+    """Keep pytest-benchmark's files strict JSON: an end of an interval, or a break-even, may be infinite."""
+    made = strict_json.strict(output_json)
+    output_json.clear()
+    output_json.update(made)
+
+
 def _rows(request: pytest.FixtureRequest) -> list[str]:
     return [item.callspec.params["row"] for item in request.session.items
             if hasattr(item, "callspec") and "row" in item.callspec.params]  # fmt: skip
+
+
+def _results(config: pytest.Config) -> Path:
+    """The results folder; one that cannot be written to is refused before the work, not after it."""
+    try:
+        return writable_folder(config.option.out or store.home(from_options(config.option), store.RESULTS))
+    except UsageError as error:
+        pytest.exit(str(error), returncode=3)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -94,6 +117,7 @@ def measured(request: pytest.FixtureRequest) -> Measurement:
     """Every row that was selected, measured together, and stored."""
     config = request.config
     rows = _rows(request)
+    results = _results(config)
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         print(file=sys.stderr)
@@ -103,7 +127,7 @@ def measured(request: pytest.FixtureRequest) -> Measurement:
                 measurement = measure(from_options(config.option), rows, progress.say, command, watch=progress.watch)
             except UsageError as error:
                 pytest.exit(str(error), returncode=3)
-        path, outputs = keep(measurement, store.home(measurement.workload, store.RESULTS))
+        path, outputs = keep(measurement, results)
     config.stash[MEASURED], config.stash[PATHS] = measurement, [path, *outputs]
     if measurement.interrupted:
         raise KeyboardInterrupt
@@ -114,6 +138,7 @@ def measured(request: pytest.FixtureRequest) -> Measurement:
 def peers_measured(request: pytest.FixtureRequest) -> Measurement:
     """Our loops and other implementations', measured together, and stored."""
     config = request.config
+    results = _results(config)
     with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         print(file=sys.stderr)
         with Progress() as progress:
@@ -122,8 +147,7 @@ def peers_measured(request: pytest.FixtureRequest) -> Measurement:
                 measurement = peers_command.beside_peers(from_options(config.option), progress.say, command)
             except UsageError as error:
                 pytest.exit(str(error), returncode=3)
-    home = store.home(measurement.workload, store.RESULTS)
-    config.stash[PEERS_MEASURED] = measurement, peers_command.keep([measurement], home)
+    config.stash[PEERS_MEASURED] = measurement, peers_command.keep([measurement], results)
     return measurement
 
 

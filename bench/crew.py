@@ -4,7 +4,6 @@ An order is one JSON line on a worker's standard input; its answer is events, on
 `done`. A worker whose standard input closes ends, so none outlives its parent, however that ends.
 """
 
-import json
 import os
 import queue
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench import environment
+from sampler import strict_json as json
 
 Event = dict[str, Any]
 

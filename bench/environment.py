@@ -28,10 +28,12 @@ def commit() -> tuple[str, bool]:
     Where git does not tell (a copy without its repository), whoever made the copy says it: DDPM_BENCH_COMMIT=HASH, with
     -dirty behind it where the copy differs.
     """
-    top = _output("git", "-C", str(ROOT), "rev-parse", "--show-toplevel")
-    head = _output("git", "-C", str(ROOT), "rev-parse", "--short=10", "HEAD")
+    # a checkout that somebody else owns is read all the same: its code is what runs here
+    git = ("git", "--no-optional-locks", "-c", f"safe.directory={ROOT}", "-C", str(ROOT))
+    top = _output(*git, "rev-parse", "--show-toplevel")
+    head = _output(*git, "rev-parse", "--short=10", "HEAD")
     if head and top and Path(top).resolve() == ROOT.resolve():  # else it is somebody else's repository around a copy
-        return head, _output("git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":!results") != ""
+        return head, _output(*git, "status", "--porcelain", "--", ".", ":!results") != ""
     told = os.environ.get(COMMIT, "").strip()
     if not told:
         return "unknown", True
@@ -71,7 +73,7 @@ def fingerprint(device: str) -> dict[str, Any]:
         "machine": machine(device),
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
-        "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cpus": cpu.usable(),
         "cpu_capability": cpu.capability(),
         "cpu_has_bf16": cpu.has_bf16(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -194,7 +196,7 @@ def advice(device: str) -> list[tuple[str, str]]:
 
 def _threads_advice(cpus: int) -> list[tuple[str, str]]:
     """How many CPUs this process may really use, and what decides its threads."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpus
+    usable = cpu.usable()
     findings = [("ok", f"rows are timed on one thread (--threads); {usable} of {cpus} CPUs may be used")]
     if usable < 2:
         findings.append(("warn", "only one CPU may be used: the harness and other work share it with every row"))

@@ -20,6 +20,7 @@ import torch
 
 from bench import environment, store
 from bench.gpu_plan import PARTS, Asked, Stage
+from sampler import start
 from sampler.errors import UsageError, in_one_line
 from sampler.files import writable_folder
 
@@ -74,10 +75,11 @@ def _outcome(stage: Stage, seconds: float, log: TextIO) -> str:
 def _run(command: Sequence[str], seconds: float, log: TextIO) -> tuple[int, bool]:
     """(exit code, whether it ran over), all its output on the terminal and in the log."""
     # a group of its own: its workers are ended with it, by it when it is interrupted, by us when it does not listen
-    process = subprocess.Popen(
-        command, cwd=environment.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        start_new_session=True,
-    )  # fmt: skip
+    with start.heard(signal.SIGINT):  # with which we end one that runs over, also when Ctrl-C is ignored here
+        process = subprocess.Popen(
+            command, cwd=environment.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
 
     def copy() -> None:
         assert process.stdout is not None
@@ -128,7 +130,7 @@ def add(commands) -> None:
     command.add_argument("--batch", type=int, help="images at once (default: 16; large: 256)")
     command.add_argument("--rows", metavar="A,B", help="rows of the table (default: the part's)")
     command.add_argument("--out", type=Path, metavar="DIR",
-                         help="results folder, used as it is (default: results, or results/<part>)")  # fmt: skip
+                         help="results folder, used as it is (default: results/local, then <part>)")  # fmt: skip
     command.set_defaults(do=main)
 
 
@@ -169,7 +171,7 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-DERIVED = (".svg", ".png", ".csv")  # what is left out first stands first
+DERIVED = (".png", ".csv")  # what is left out first stands first
 KEPT = ("report", "rows", "update")
 FIGURES = "figures"  # the folder of those that a report is drawn with: first of all
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bench import store
+from bench import store, strict_csv
 from bench.cost import Cost
 from bench.measurement import Measurement
 from bench.memory import PHASES, human
@@ -73,7 +73,7 @@ def keep(measurement: Measurement, results: Path) -> list[Path]:
     """Write results/<machine>/memory/: the raw events, memory.csv, memory.md and memory.png; returns the paths."""
     raw = store.save(measurement, results, "memory")
     outputs: dict[str, str | bytes] = {
-        "memory.csv": frame(measurement).to_csv(index=False),
+        "memory.csv": strict_csv.dumps(frame(measurement)),
         "memory.md": f"{heading(measurement)}\n\n{cost_table.memory_markdown(measurement)}",
     }
     if (chart := memory_chart.parts(measurement)) is not None:

@@ -1,6 +1,5 @@
 """Inspections from the outside: two nurseries side by side, to whom the rows are dealt, the dearest first."""
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from bench.contenders import CONTENDERS, REFERENCE
 from bench.crew import Event, Worker, dealt
 from bench.planted import planted
 from bench.workload import Workload
+from sampler import cpu
 
 
 def inspected(task: dict[str, Any], rows: Sequence[str], looks: Sequence[str], workload: Workload, pinned: bool,
@@ -19,7 +19,7 @@ def inspected(task: dict[str, Any], rows: Sequence[str], looks: Sequence[str], w
     alone: methods called at the end, once, for the reference, while nothing else runs.
     """
     on_gpu = torch.device(workload.device).type == "cuda"
-    lanes = 1 if on_gpu else min(2, os.cpu_count() or 1, len(rows))  # one at a time on a device: they share its memory
+    lanes = 1 if on_gpu else min(2, cpu.usable(), len(rows))  # one at a time on a device: they share its memory
     known = {**CONTENDERS, **{c.name: c for c in planted(task.get("plant"))}}
     dearest_first = sorted(rows, key=lambda name: known[name].compiles, reverse=True)
     task = {**task, "lanes": lanes, "compiles": known[dearest_first[0]].compiles > 0}

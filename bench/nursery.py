@@ -7,7 +7,6 @@ asks the driver's management library, which leaves a fork able to use it. Orders
 """
 
 import gc
-import json
 import os
 import select
 import signal
@@ -22,6 +21,7 @@ from bench.contenders import CONTENDERS
 from bench.inspection import Inspection
 from bench.planted import planted
 from bench.worker import emitter
+from sampler import strict_json as json
 from sampler.errors import in_one_line
 
 

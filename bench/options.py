@@ -1,12 +1,12 @@
 """The options of a job, said once for pytest and for `python -m bench run`."""
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bench.workload import PRESETS, Workload, workload
+from sampler import cpu
 from sampler.errors import UsageError
 from sampler.own_models import HOW
 
@@ -29,8 +29,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # for every command that keeps results: `arguments.out or store.home(workload)`
 OUT: dict[str, Any] = {
     "type": Path, "metavar": "DIR",
-    "help": "results folder (default: results in the checkout; results/scratch for preset smoke, results/models/MODEL "
-            "for another model)",
+    "help": "results folder (default: results/local in the checkout, ./results where there is none; below it scratch "
+            "for preset smoke, models/MODEL for another model)",
 }  # fmt: skip
 
 
@@ -45,6 +45,6 @@ def from_options(options: argparse.Namespace) -> Workload:
     """The workload that parsed options ask for."""
     given = {name: getattr(options, name) for name in OPTIONS if name != "preset"}
     budget = given.pop("budget")
-    if (given.get("threads") or 1) > (cpus := os.cpu_count() or 1):
-        raise UsageError(f"threads = {given['threads']} is more than {cpus}, the CPUs of this machine")
+    if (given.get("threads") or 1) > (cpus := cpu.usable()):
+        raise UsageError(f"threads = {given['threads']} is more than {cpus}, the CPUs that may be used here")
     return workload(options.preset, budget_s=budget, **given)

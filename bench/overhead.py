@@ -6,7 +6,6 @@ in an order drawn by a coin, as everywhere here; the interval is Student's t ove
 
 import argparse
 import gc
-import json
 import math
 import random
 from dataclasses import replace
@@ -21,6 +20,7 @@ from bench.tally import Tally
 from bench.telemetry import telemetry_for
 from bench.worker import COUNTED
 from bench.workload import Workload, workload
+from sampler import strict_json
 from sampler.errors import UsageError, unknown
 from sampler.models import load_model
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     shown = {"percent": (cost.value - 1) * 100, "low": (cost.low - 1) * 100, "high": (cost.high - 1) * 100}
     print(f"counting and telemetry cost a timed slice {shown['percent']:+.2f} % "
           f"[{shown['low']:+.2f}, {shown['high']:+.2f}] (allowed: {ALLOWED:.0%})")  # fmt: skip
-    print(json.dumps(shown))
+    print(strict_json.dumps(shown))
     return 0 if cost.high - 1 <= ALLOWED else 1  # shown to be no more, not merely not shown to be more
 
 

@@ -1,11 +1,11 @@
 """Own models in the harness: looked at in a process of their own, before anything else is done."""
 
-import json
 import subprocess
 import sys
 from functools import lru_cache
 
 from bench.environment import for_fresh_processes
+from sampler import strict_json
 from sampler.errors import UsageError
 from sampler.model_check import Facts
 
@@ -27,7 +27,7 @@ def facts(model: str, device: str) -> Facts:
         code = done.returncode
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         raise UsageError(f"--model {model}: the process that looked at it ended with {how}; last words: {said[-1]}")
-    found = Facts.from_json(json.loads(done.stdout.splitlines()[-1]))
+    found = Facts.from_json(strict_json.loads(done.stdout.splitlines()[-1]))
     for note in found.notes:
         print(f"note: model {model}: {note}", file=sys.stderr)
     return found

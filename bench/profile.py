@@ -5,7 +5,6 @@ the end of the first step to that of the last: what is made ready before it (tab
 made once in a run and not in every step.
 """
 
-import json
 import re
 import tempfile
 import time
@@ -22,6 +21,7 @@ from torch.profiler import ExecutionTraceObserver, ProfilerActivity, profile, re
 
 from bench.evidence import COMPILED_GRAPH
 from bench.kinds import kind_of
+from sampler import strict_json
 from sampler.noise import Noise
 
 NETWORK, NOISE, UPDATE = "ddpm-bench: network", "ddpm-bench: noise", "ddpm-bench: update"
@@ -287,7 +287,7 @@ def calls() -> Iterator[list[Happening]]:
 
 def _read_calls(trace: str) -> Iterator[Happening]:
     """An execution trace writes numbers that are not finite as JSON does not."""
-    for node in json.loads(re.sub(r"(?<=[\[, ])-?(nan|inf)(?=[\], ])", "null", trace))["nodes"]:
+    for node in strict_json.loads_older(re.sub(r"(?<=[\[, ])-?(nan|inf)(?=[\], ])", "null", trace))["nodes"]:
         inputs = node.get("inputs", {})
         tensors = [(shape, kind.removeprefix("Tensor(").removesuffix(")"))
                    for shape, kind in zip(inputs.get("shapes", ()), inputs.get("types", ()))

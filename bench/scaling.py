@@ -7,7 +7,6 @@ take time to come together.
 """
 
 import argparse
-import json
 import math
 import random
 import sys
@@ -23,6 +22,7 @@ from bench import environment, store
 from bench.options import OUT
 from bench.store import write_atomically
 from bench.students_t import Interval, ratio_interval
+from sampler import strict_json
 from sampler.asked import fitting_guidance, path_of
 from sampler.errors import UsageError
 from sampler.files import writable_folder
@@ -120,6 +120,8 @@ def run(arguments: argparse.Namespace) -> int:
     with ranks() as place:
         if place.world < 2:
             raise UsageError("there is one rank alone; start several: torchrun --nproc-per-node 2 -m bench scaling")
+        if place.rank == 0:  # refused before the work, not after it
+            writable_folder(_folder(arguments, environment.machine(arguments.device)))
         groups = arguments.groups or 2 * place.world
         if groups % place.world:
             raise UsageError(f"--groups {groups} cannot be shared equally by {place.world} ranks")
@@ -210,12 +212,16 @@ def markdown(measured: Scaling, arguments: argparse.Namespace, found: dict[str, 
     return "\n".join(lines)
 
 
+def _folder(arguments: argparse.Namespace, machine: str) -> Path:
+    return (arguments.out or store.of_model(arguments.model)) / machine / "scaling"
+
+
 def keep(measured: Scaling, page: str, arguments: argparse.Namespace, found: dict[str, Any]) -> list[Path]:
     """Write results/<machine>/scaling/ranks-N.json and .md; returns the paths."""
-    folder = writable_folder((arguments.out or store.of_model(arguments.model)) / found["machine"] / "scaling")
+    folder = writable_folder(_folder(arguments, found["machine"]))
     made = folder / f"ranks-{measured.world}.json", folder / f"ranks-{measured.world}.md"
     stored = {"environment": found, "command": " ".join(sys.argv[1:]), **measured.json()}
-    write_atomically(made[0], json.dumps(stored))
+    write_atomically(made[0], strict_json.dumps(stored))
     write_atomically(made[1], page + "\n")
     return list(made)
 

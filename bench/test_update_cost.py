@@ -4,7 +4,6 @@ What diffusers pays for its temporaries is decided by the allocator, and differs
 is one observation.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from bench.clock import ReplayClock
 from bench.update.cost import AGAINST
 from kernels import native
+from sampler import strict_json
 
 PROCESSES = 7
 NAMES = (
@@ -35,7 +35,7 @@ def costs() -> list[dict[str, list[float]]]:
         subprocess.run([*command, str(seed)], cwd=root, check=True, stdout=subprocess.PIPE)
         for seed in range(PROCESSES)
     ]  # fmt: skip
-    return [json.loads(process.stdout) for process in done]
+    return [strict_json.loads(process.stdout) for process in done]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,7 +6,6 @@ noise. The report only shows what is recorded here; it never runs a model.
 
 import argparse
 import base64
-import json
 import math
 import sys
 import time
@@ -23,7 +22,7 @@ from bench import environment, store
 from bench.options import OPTIONS, OUT
 from bench.progress import Progress
 from bench.workload import workload
-from sampler import data, signal, trajectory
+from sampler import data, signal, strict_json, trajectory
 from sampler.errors import UsageError
 from sampler.files import writable_folder
 from sampler.generate import initial_noise, to_unit
@@ -159,14 +158,14 @@ def _in_bytes(way: Way) -> Way:
 
 
 def save(walk: Walk, path: Path) -> None:
-    text = json.dumps({"schema": SCHEMA, **asdict(walk)}, default=_encoded, separators=(",", ":"))
-    store.write_atomically(path, text.replace('{"name"', '\n{"name"'))
+    stored = {"schema": SCHEMA, **asdict(walk)}
+    store.write_atomically(path, strict_json.compact(stored, "name", default=_encoded))
 
 
 def load(path: Path) -> Walk:
     """A recorded walk; refuses a file of another kind."""
     try:
-        stored = json.loads(Path(path).read_text())
+        stored = store.read(path)
         if stored.pop("schema") != SCHEMA:
             raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; record it again")
         for kind in ("images", "signals"):

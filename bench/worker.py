@@ -5,7 +5,6 @@ answers each with JSON events on standard output, the last of them `done`, and e
 """
 
 import gc
-import json
 import os
 import queue
 import random
@@ -27,6 +26,7 @@ from bench.tally import Tally
 from bench.telemetry import telemetry_for
 from bench.whole_runs import WholeRuns
 from bench.workload import from_json
+from sampler import strict_json as json
 from sampler.errors import in_one_line
 from sampler.models import load_model
 

@@ -32,7 +32,7 @@ class Workload:
     building_s: float | None = None  # what building may take beside it; the rest is taken off it, a third at most
     whole_share: float = 0.35  # of the budget, for whole runs that the slices are held against
     batch_axis: tuple[int, ...] = (1, 4, 16)
-    quality_s: float = 40.0  # seconds in which pictures may be drawn to be judged; those drawn before cost nothing
+    quality_s: float = 16.0  # seconds in which pictures may be drawn to be judged; those drawn before cost nothing
     same_noise: bool = True  # hold each row against a float64 run, which a large network on a device has no time for
     own: Facts | None = None  # what was found of a model that is not a shipped one
 
@@ -75,7 +75,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     # every whole run, more pairs, the pictures judged
     "full": {
         "processes": 6, "rounds": 16, "max_turns": 20, "budget_s": 1800.0, "batch_axis": (1, 4, 16, 64),
-        "quality_s": 600.0, "target_half_width": 0.02,
+        "quality_s": 180.0, "target_half_width": 0.02,
     },
 }  # fmt: skip
 PRESETS = tuple(_PRESETS)

@@ -1,8 +1,12 @@
 """The commands: train a model, draw from it, look at a signal being denoised, list what there is."""
 
+from sampler import start
+
+STOPPED = "\npython -m sampler: interrupted"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import csv
-import os
 import sys
 import zlib
 from dataclasses import fields
@@ -12,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from sampler import animate_command, card, check_command, data, figures, schedule, signal
+from sampler import animate_command, card, check_command, cpu, data, figures, schedule, signal
 from sampler.asked import (
     add_drawing_options,
     at_least,
@@ -35,21 +39,25 @@ from sampler.training import TrainingOptions, train
 from sampler.unet import UNet
 from sampler.variants import REFERENCE, VARIANTS, Variant, variant
 
-MISTAKE, INTERRUPTED = 3, 130
+MISTAKE = 3
 MOST_ENLARGED = 64
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; a user's mistake is one sentence on the error stream and exit status 3."""
     try:
-        arguments = _parser().parse_args(argv)
-        return until_the_reader_leaves(lambda: arguments.run(arguments) or 0)
+        return until_the_reader_leaves(lambda: _run(argv))
     except UsageError as mistake:
-        print(f"python -m sampler: {mistake}", file=sys.stderr)
+        start.say(f"python -m sampler: {mistake}")
         return MISTAKE
     except KeyboardInterrupt as interruption:
-        print(f"\npython -m sampler: interrupted{interruption}", file=sys.stderr)
-        return INTERRUPTED
+        start.say(f"{STOPPED}{interruption}")
+        return start.INTERRUPTED
+
+
+def _run(argv: list[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    return arguments.run(arguments) or 0
 
 
 def run_train(arguments: argparse.Namespace) -> None:
@@ -60,7 +68,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     if config.image_channels != 1:
         raise UsageError(f"model {arguments.model!r} takes colour images; Fashion-MNIST's are grey")
     at_least(1, images=arguments.images, batch=arguments.batch, threads=arguments.threads)
-    at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
+    at_most(cpu.usable(), "the CPUs that may be used here", threads=arguments.threads)
     if not 0 <= arguments.seed < 1 << 31:
         raise UsageError(f"--seed {arguments.seed} is outside 0…2^31-1")
     device = checked_device(arguments.device)
@@ -115,7 +123,7 @@ def run_grid(arguments: argparse.Namespace) -> None:
     """Draw a grid of samples, a row for each label."""
     at_least(1, per_label=arguments.per_label, steps=arguments.steps, threads=arguments.threads,
               batch=arguments.batch, enlarge=arguments.enlarge)  # fmt: skip
-    at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
+    at_most(cpu.usable(), "the CPUs that may be used here", threads=arguments.threads)
     at_most(MOST_ENLARGED, "where a picture of 28 pixels is as wide as a screen", enlarge=arguments.enlarge)
     check_path(arguments.sampler, arguments.spacing)
     way = variant(arguments.variant)
@@ -258,4 +266,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

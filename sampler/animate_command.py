@@ -1,7 +1,6 @@
 """`python -m sampler animate`: how pictures come out of the noise, as an animated GIF or WebP."""
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sampler import own_models
+from sampler import cpu, own_models
 from sampler.asked import add_path_options, at_least, at_most, class_names, fitting_guidance, labels_of, path_of
 from sampler.errors import UsageError
 from sampler.files import replacing, writable_picture
@@ -29,7 +28,7 @@ def run_animate(arguments: argparse.Namespace) -> None:
     """Draw samples and show them on their way: the noisy state, or the network's estimate of the picture."""
     at_least(1, per_label=arguments.per_label, steps=arguments.steps, frames=arguments.frames,
              threads=arguments.threads, enlarge=arguments.enlarge)  # fmt: skip
-    at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
+    at_most(cpu.usable(), "the CPUs that may be used here", threads=arguments.threads)
     if arguments.show not in (NOISY, ESTIMATE):
         raise UsageError(f"--show {arguments.show} is neither {NOISY!r} nor {ESTIMATE!r}")
     way, device = variant(arguments.variant), checked_device(arguments.device)

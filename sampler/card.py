@@ -1,7 +1,6 @@
 """What a training run writes down beside its weights, so that a model card need not be typed by hand."""
 
 import hashlib
-import json
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from sampler import strict_json
 from sampler.errors import UsageError
 from sampler.files import replacing
 from sampler.training import TrainingOptions
@@ -41,13 +41,13 @@ class TrainingRecord:
 
     def write(self, path: Path) -> None:
         with replacing(path) as partial:
-            partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+            partial.write_text(strict_json.dumps(asdict(self), indent=2) + "\n")
 
 
 def read_record(path: Path) -> TrainingRecord:
     """The record that `write` wrote."""
     try:
-        facts = json.loads(path.read_text())
+        facts = strict_json.loads_older(path.read_text())
         return TrainingRecord(**{**facts, "options": TrainingOptions(**facts["options"])})
     except OSError:
         raise UsageError(f"no training record at {path}; `python -m sampler train` writes it") from None

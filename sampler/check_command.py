@@ -1,10 +1,9 @@
 """`python -m sampler check`: what a model is, and whether a sampler can use it."""
 
 import argparse
-import json
 from collections.abc import Callable
 
-from sampler import own_models
+from sampler import own_models, strict_json
 from sampler.model_check import check
 from sampler.models import load_model
 
@@ -13,7 +12,7 @@ def run_check(arguments: argparse.Namespace) -> None:
     """Build a model, call it a dozen times on noise, and say what it is or why no sampler could use it."""
     facts = check(load_model(arguments.model, arguments.device))
     if arguments.json:
-        print("\n" + json.dumps(facts.json()))  # on a line of its own, whatever the factory prints
+        print("\n" + strict_json.dumps(facts.json()))  # on a line of its own, whatever the factory prints
         return
     channels, height, width = facts.shape
     labels = "no labels"

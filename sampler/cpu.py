@@ -1,5 +1,6 @@
 """What of a CPU decides how it rounds, and how fast it is in which number format."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -15,6 +16,11 @@ def capability() -> str:
     if name != "AVX512":
         return name
     return name + (" AMX" if "amx_bf16" in flags() else "" if has_bf16() else " without BF16")
+
+
+def usable() -> int:
+    """How many CPUs this process may use: fewer than the machine's under taskset, in a container or a batch job."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_bf16() -> bool:

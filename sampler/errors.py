@@ -1,11 +1,12 @@
 """The errors a user can cause: one sentence that names the value and what would be accepted."""
 
-import contextlib
 import difflib
+import errno
 import os
 import select
 import sys
 from collections.abc import Callable, Iterable
+from typing import TextIO
 
 
 class UsageError(ValueError):
@@ -40,6 +41,21 @@ def in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
+EXHAUSTED = {
+    errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system cannot be written to", errno.EIO: "a disk or a terminal failed",
+    errno.EMFILE: "this process may open no more files; raise the limit (ulimit -n)",
+    errno.ENFILE: "the system can open no more files",
+    errno.ENOMEM: "memory is used up", errno.EAGAIN: "no more processes may be started (ulimit -u)",
+}  # fmt: skip
+
+
+def lacking(error: OSError) -> UsageError | None:
+    """What a machine has run out of, in a sentence; None for any other error, which is a fault of this program."""
+    what = EXHAUSTED.get(error.errno or 0)
+    return UsageError(f"{what} ({error.filename})" if error.filename else what) if what else None
+
+
 READER_GONE = 141  # what a shell says of a program that its reader left: 128 + SIGPIPE
 
 
@@ -47,24 +63,38 @@ def until_the_reader_leaves(work: Callable[[], int]) -> int:
     """The status of a command's work, or READER_GONE where whoever read its output has left, as `| head` does."""
     try:
         status = work()
-    except BrokenPipeError:  # a worker's pipe may break too, and that is no reader's doing
-        if not _reader_gone():
-            raise
-        return READER_GONE
+    except (OSError, SystemExit) as end:  # argparse leaves after --help; and a worker's pipe may break too
+        if _reader_gone():
+            return READER_GONE
+        if isinstance(end, OSError) and (lack := lacking(end)):
+            raise lack from None
+        raise
     return READER_GONE if _reader_gone() else status
 
 
 def _reader_gone() -> bool:
-    """Whether whoever read the standard output has left; then nothing more is written to it."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
+    """Whether a reader of the standard output, or of the error stream, has left; then nothing more is written to it."""
+    return any([_gone(sys.stdout), _gone(sys.stderr)])  # both are asked
+
+
+def _gone(stream: TextIO) -> bool:
+    """Whether a stream's reader has left. What cannot be written for another reason, as on a full disk, is told."""
+    unwritten = None
     try:
-        output = sys.stdout.fileno()
+        stream.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        unwritten = error
+    try:
+        output = stream.fileno()
     except (OSError, ValueError):  # not a file: a test's or a notebook's
         return False
     asked = select.poll()
     asked.register(output, 0)
     gone = any(event & select.POLLERR for _, event in asked.poll(0))
-    if gone:
+    if gone or unwritten:
         os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # the interpreter flushes once more at its end
+    if unwritten and not gone:
+        raise UsageError(f"what it says cannot be written: {unwritten.strerror}")
     return gone

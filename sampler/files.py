@@ -19,15 +19,23 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def writable_folder(folder: Path) -> Path:
-    """The folder, made where it is missing."""
+def writable_folder(folder: Path, option: str = "--out") -> Path:
+    """The folder, made where it is missing; option: what names another."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}; name another ({option})") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"the folder {folder} cannot be written to")
+        raise UsageError(f"the folder {folder} cannot be written to; name another ({option})")
     return folder
+
+
+def here_or_in_the_cache(folder: Path) -> Path:
+    """The folder; where it cannot be made, as in a checkout that is only read, one of its name in the user's cache."""
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if os.access(nearest, os.W_OK | os.X_OK):
+        return folder
+    return Path(os.environ.get("DDPM_BENCH_CACHE") or Path.home() / ".cache" / "ddpm-bench") / folder.name
 
 
 def writable_picture(path: Path, formats: Sequence[str] = (".png",)) -> Path:

@@ -27,6 +27,18 @@ def is_own(name: str) -> bool:
     return name not in RECIPES and (":" in name or Path(name).is_dir())
 
 
+def origin(name: str) -> str:
+    """Where an own model comes from, whole: two of one name in two folders have two. Nothing is imported."""
+    where, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
+    path = Path(where)
+    if not where.endswith(".py") and ":" in name:  # a package's module, if it lies where the caller stands
+        module = Path(*where.split("."))
+        path = next((p for p in (module.with_suffix(".py"), module / "__init__.py") if p.is_file()), Path())
+        if not path.name:
+            return name
+    return f"{path.resolve()}:{attribute}"
+
+
 def load(name: str, device: torch.device) -> Model:
     """The model that a factory returns, or that a folder holds, in evaluation mode on the device.
 

@@ -5,7 +5,6 @@ machine it informs and refuses to block.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from bench import store
@@ -19,6 +18,7 @@ from bench.progress import Progress
 from bench.run import measure
 from bench.sequential_test import FAIL, MISSING, UNSURE
 from bench.store import write_atomically
+from sampler import strict_json
 from sampler.errors import UsageError
 
 ASSUMED_SPREAD = 0.02  # between sessions, where too few stored results say how large it is
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, str]:
     if arguments.markdown:
         write_atomically(arguments.markdown, text)
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(now.json()))
+        write_atomically(arguments.json, strict_json.dumps(now.json()))
     if arguments.junit:
         write_atomically(arguments.junit, outputs.junit_of([(c.row, c.verdict, c.note) for c in found]))
     # on another machine it informs: nothing there is an error
@@ -83,8 +83,9 @@ def judged(
     return OK_EXIT, text, found
 
 
-def spread_of_machine(like: Measurement, results: Path = store.RESULTS) -> tuple[float, int]:
+def spread_of_machine(like: Measurement, results: Path | None = None) -> tuple[float, int]:
     """How far a row's log ratio moves between sessions of one commit, and from how many differences that is known."""
-    stored = [store.load(path) for path in sorted(store.folder(like, results).glob("2*.json"))]
+    found = (store.runs(store.folder(like, place)) for place in store.places(results))
+    stored = [store.load(path) for path in next(filter(None, found), [])]
     spread, known = compare.between_sessions(stored)
     return (spread, known) if known >= FEWEST else (max(spread, ASSUMED_SPREAD), known)

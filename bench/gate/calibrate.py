@@ -5,7 +5,6 @@ very functions that the gate uses, under each of the conditions asked for. After
 disk, so that the job may be stopped and gone on with at any time.
 """
 
-import json
 import math
 import os
 import random
@@ -29,6 +28,7 @@ from bench.gate.verdict import RowResult
 from bench.gate.worker import Side, Worker, start_all, stop_all
 from bench.sequential_test import Rule
 from bench.students_t import midmean
+from sampler import strict_json
 from sampler.errors import UsageError
 
 SCHEMA = 1
@@ -89,7 +89,7 @@ def calibrate(
     over = deadline(minutes * 60)
     rng = random.Random(seed if seed is not None else random.SystemRandom().getrandbits(48))
     header = _header(state, say)
-    done = [json.loads(line) for line in state.read_text().splitlines()[1:]]
+    done = [strict_json.loads_older(line) for line in state.read_text().splitlines()[1:]]
     while not over():
         counts = {c: sum(c in launch["conditions"] for launch in done) for c in conditions}
         lagging = [c for c in conditions if counts[c] < launches]
@@ -101,7 +101,7 @@ def calibrate(
         if launch["decisions"]:
             done.append(launch)
             with open(state, "a") as file:
-                file.write(json.dumps(launch) + "\n")
+                file.write(strict_json.dumps(launch) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -113,7 +113,7 @@ def _header(state: Path, say) -> dict[str, Any]:
             "tolerated": limits.tolerated, "must_detect": limits.must_detect, "missed": Rule.missed,
             "threads": 1}  # fmt: skip
     if state.exists():
-        header = json.loads(state.read_text().split("\n", 1)[0])
+        header = strict_json.loads_older(state.read_text().split("\n", 1)[0])
         for name, value in mine.items():
             if header.get(name) != value:
                 raise UsageError(f"{state} was begun with {name} = {header.get(name)}, now it is {value}; remove it")
@@ -124,7 +124,7 @@ def _header(state: Path, say) -> dict[str, Any]:
     header = {**mine, "unit": unit, "call_s": call_s, "commit": head + ("-dirty" if dirty else ""),
               "environment": environment.fingerprint("cpu")}  # fmt: skip
     state.parent.mkdir(parents=True, exist_ok=True)
-    state.write_text(json.dumps(header) + "\n")
+    state.write_text(strict_json.dumps(header) + "\n")
     return header
 
 
@@ -157,7 +157,7 @@ def _unit_cost() -> tuple[float, float]:
 
 
 def _start(inject: dict[str, Any], each: int, sides: int = 2) -> list[list[Worker]]:
-    os.environ[INJECT] = json.dumps(inject)
+    os.environ[INJECT] = strict_json.dumps(inject)
     task = {"model": None, "name": "fashion-mnist", "shape": None, "batch": BATCH, "device": "cpu", "threads": 1,
             "steps": 1000, "guidance": 3.0, "plant": "bench.gate.injected"}  # fmt: skip
     names = ("the base", "this tree")[:sides]

@@ -1,16 +1,16 @@
 """The gate's certificate: how often it was wrong on this machine, measured, with bounds."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.environment import ROOT
+from bench import store
 from bench.gate import certificate_report
 from bench.gate.proportion import lower_bound, upper_bound
 from bench.store import write_atomically
+from sampler import strict_json
 from sampler.errors import UsageError
 
 NAME = "gate-certificate.json"
@@ -20,24 +20,24 @@ DESIGN = (*COVERS, "batch", "call_s")
 WITHIN_S = 10.0  # in how long a decision should have fallen
 
 
-def path(machine: str, results: Path = ROOT / "results") -> Path:
-    return results / machine / NAME
+def path(machine: str, results: Path | None = None) -> Path:
+    return (store.RESULTS if results is None else results) / machine / NAME
 
 
-def load(machine: str, results: Path = ROOT / "results") -> dict[str, Any] | None:
-    """The machine's certificate, or None."""
-    where = path(machine, results)
+def load(machine: str, results: Path | None = None) -> dict[str, Any] | None:
+    """The machine's certificate, the user's own before one that is kept; or None."""
+    where = store.stored(path(machine, results))
     if not where.exists():
         return None
     try:
-        return json.loads(where.read_text())
+        return store.read(where)
     except ValueError as error:
         raise UsageError(
             f"{where} is no certificate ({error}); make it again with `python -m bench calibrate`"
         ) from None
 
 
-def sentence(machine: str, design: dict[str, Any], results: Path = ROOT / "results") -> str:
+def sentence(machine: str, design: dict[str, Any], results: Path | None = None) -> str:
     """What a gate's output says of its own trustworthiness.
 
     design: of the run, by the names in COVERS; a certificate covers no other.
@@ -102,7 +102,7 @@ def _figures(by_launch: list[list[dict[str, Any]]]) -> dict[str, Any]:
 def from_state(state: Path) -> dict[str, Any]:
     """The certificate from the launches that are kept; refuses a file that holds none."""
     try:
-        header, *launches = (json.loads(line) for line in state.read_text().splitlines())
+        header, *launches = (strict_json.loads_older(line) for line in store.read_text(state).splitlines())
     except (OSError, ValueError) as error:
         raise UsageError(f"{state} holds no calibration: {error}") from None
     if not launches:
@@ -138,7 +138,7 @@ def write(state: Path) -> list[Path]:
     """gate-certificate.json, .md and gate-power.png beside the state file, from it alone; returns their paths."""
     made = from_state(state)
     outputs: dict[str, str | bytes] = {
-        NAME: json.dumps(made, indent=1) + "\n", "gate-certificate.md": certificate_report.table(made),
+        NAME: strict_json.dumps(made, indent=1) + "\n", "gate-certificate.md": certificate_report.table(made),
         "gate-power.png": certificate_report.power_plot(made["summary"]),
     }  # fmt: skip
     for name, content in outputs.items():

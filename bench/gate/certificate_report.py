@@ -1,6 +1,5 @@
 """The certificate as it is shown: a table, the comparison with a fixed percentage, and power against slowdown."""
 
-import io
 from typing import Any
 
 import matplotlib
@@ -9,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from bench import png_file
 from bench.gate.proportion import lower_bound, upper_bound
 
 PLANTED = {
@@ -69,10 +69,9 @@ def power_plot(summary: dict[str, dict[str, Any]]) -> bytes:
     """`draw_power` as a PNG file's bytes."""
     figure = draw_power(summary, 7)
     figure.axes[0].set_title(POWER_TITLE)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110, metadata={"Software": None})
+    made = png_file.of(figure, dpi=110)
     plt.close(figure)
-    return out.getvalue()
+    return made
 
 
 def draw_power(summary: dict[str, dict[str, Any]], inches: float) -> Figure:

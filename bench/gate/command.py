@@ -1,7 +1,6 @@
 """`python -m bench gate`: its options, what it writes and its exit codes."""
 
 import argparse
-import json
 import random
 import shlex
 import shutil
@@ -21,7 +20,8 @@ from bench.gate.worker import Side
 from bench.progress import Progress
 from bench.sequential_test import Rule
 from bench.store import write_atomically
-from sampler.errors import UsageError, unknown
+from sampler import strict_json
+from sampler.errors import UsageError, lacking, unknown
 from sampler.files import writable_folder
 from sampler.models import checked_device
 
@@ -95,7 +95,7 @@ def add_calibrate_parser(commands) -> None:
     )  # fmt: skip
     command.add_argument(
         "--state", type=Path, metavar="FILE",
-        help="where launches are kept (default: results/<machine>/gate-calibration.jsonl)",
+        help="where launches are kept (default: results/local/<machine>/gate-calibration.jsonl)",
     )  # fmt: skip
     command.set_defaults(do=run_calibrate)
 
@@ -109,6 +109,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     if arguments.launches < 1 or not arguments.minutes > 0 or arguments.beside < 0:
         raise UsageError("--launches and --minutes must be positive, --beside not negative")
     state = arguments.state or certificate.path(environment.machine("cpu")).with_name("gate-calibration.jsonl")
+    writable_folder(state.parent, "--state")
     with Progress() as progress, _ends_in_order():
         calibrate.calibrate(
             state, conditions, arguments.launches, arguments.minutes, arguments.beside, progress.say
@@ -122,7 +123,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """The gate asked for; a fault of its own is BROKEN_EXIT, for Python's 1 says that something regressed."""
     for path in filter(None, (arguments.markdown, arguments.json, arguments.junit)):  # refused before the work
-        writable_folder(path.resolve().parent)
+        writable_folder(path.resolve().parent, "another file")
         if path.is_dir():
             raise UsageError(f"{path} is a folder; name a file")
     if arguments.baseline:
@@ -135,7 +136,9 @@ def run(arguments: argparse.Namespace) -> int:
         code, text = judge(arguments)
     except UsageError:
         raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and (lack := lacking(error)):
+            raise lack from None
         traceback.print_exc()
         return BROKEN_EXIT
     print(text)
@@ -231,7 +234,7 @@ def write(result: GateResult, arguments: argparse.Namespace) -> None:
     if arguments.markdown:
         write_atomically(arguments.markdown, outputs.markdown(result))
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(result.json(), allow_nan=False))
+        write_atomically(arguments.json, strict_json.dumps(result.json()))
     if arguments.junit:
         write_atomically(arguments.junit, outputs.junit(result))
     outputs.on_github(outputs.annotations(result), outputs.markdown(result))

@@ -3,7 +3,6 @@
 Used as its users use it: one process measures the base, another the change, with the plugin's own defaults.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 from bench import environment
 from bench.gate.injected import INJECT
+from sampler import strict_json
 
 ROWS = Path(__file__).with_name("fixed_limit_rows.py")
 LIMIT = "mean:5%"
@@ -35,7 +35,7 @@ def judge(planted: dict[str, dict[str, float]], batch: int) -> dict[str, list[in
 
 
 def _pytest(storage: str, inject: dict[str, Any], batch: int, *options: str) -> str:
-    environ = {**os.environ, INJECT: json.dumps(inject), BATCH: str(batch), "OMP_NUM_THREADS": "1"}
+    environ = {**os.environ, INJECT: strict_json.dumps(inject), BATCH: str(batch), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", str(ROWS), "--benchmark-only", f"--benchmark-storage=file://{storage}",
          "-p", "no:cacheprovider", *options],

@@ -4,7 +4,6 @@ What to plant comes in the environment, INJECT = {row: {"units": n, "sleep_s": s
 as the calibration found to cost what is wanted, or a sleep, which CPU time cannot see.
 """
 
-import json
 import os
 import time
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from bench.contenders import Contender
+from sampler import strict_json
 from sampler.posterior import posterior
 from sampler.variants import Apply, Update, Variant
 
@@ -42,5 +42,5 @@ def _contender(name: str, units: int, sleep_s: float) -> Contender:
 
 CONTENDERS = [
     _contender(name, planted.get("units", 0), planted.get("sleep_s", 0.0))
-    for name, planted in json.loads(os.environ.get(INJECT, "{}")).items()
+    for name, planted in strict_json.loads(os.environ.get(INJECT, "{}")).items()
 ]

@@ -11,14 +11,15 @@ from sampler.errors import UsageError
 
 def add_parsers(commands) -> None:
     two = commands.add_parser("compare", help="two stored results side by side, with intervals and verdicts")
-    two.add_argument("before", type=Path, metavar="A", help="a results/<machine>/*.json")
+    two.add_argument("before", type=Path, metavar="A", help="a stored result, .json or .json.gz")
     two.add_argument("after", type=Path, metavar="B", help="another")
     two.add_argument("--strict", action="store_true", help="UNSURE is exit 2")
     two.set_defaults(do=_compare)
 
     past = commands.add_parser("history", help="each row's speed-up over the stored results, and where it changes")
     past.add_argument("--machine", help="a folder of the results (default: this machine's)")
-    past.add_argument("--results", type=Path, default=store.RESULTS, metavar="DIR", help="results folder (%(default)s)")
+    past.add_argument("--results", type=Path, metavar="DIR", help="results folder (default: your runs; what is kept "
+                      "in the checkout where you have none of that machine)")  # fmt: skip
     past.set_defaults(do=_history)
 
 
@@ -39,10 +40,11 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _history(arguments: argparse.Namespace) -> int:
-    folder = arguments.results / (arguments.machine or environment.machine("cpu"))
-    paths = sorted(folder.glob("2*.json"))  # results are named by their date; a certificate is no result
+    machine, places = arguments.machine or environment.machine("cpu"), store.places(arguments.results)
+    paths = next(filter(None, (store.runs(place / machine) for place in places)), [])  # never a history of two places
     if not paths:
-        known = sorted(p.name for p in arguments.results.glob("*") if p.is_dir() and any(p.glob("2*.json")))
-        raise UsageError(f"no results in {folder}" + (f"; machines with results: {', '.join(known)}" if known else ""))
+        known = sorted({p.name for place in places for p in place.glob("*") if store.runs(p)})
+        raise UsageError(f"no results in {' or '.join(str(place / machine) for place in places)}"
+                         + (f"; machines with results: {', '.join(known)}" if known else ""))  # fmt: skip
     print(history.text(history.series([store.load(path) for path in paths])))
     return 0

@@ -25,11 +25,18 @@ def silent(text: str) -> None:
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """The output of a git command; a failure is a UsageError in git's own words."""
+    """The output of a git command; a failure is a UsageError in git's own words.
+
+    A repository that another user owns is read too: what it holds is about to run.
+    """
     environ = {name: value for name, value in os.environ.items() if name not in OF_A_HOOK}
     try:
         done = subprocess.run(
-            ["git", "-C", str(repository), *arguments], env=environ, capture_output=True, text=True, check=False
+            ["git", "-c", "safe.directory=*", "-C", str(repository), *arguments],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
         raise UsageError("git is not installed; the gate needs it to build the other revision") from None
@@ -68,7 +75,14 @@ def describe(repository: Path, commit: str = "HEAD") -> str:
 def room_of(repository: Path) -> Path:
     """The gate's own folder in a repository's git directory."""
     room = Path(git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")) / ROOM
-    room.mkdir(exist_ok=True)
+    try:
+        room.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the gate checks the other revision out in {room}, which cannot be made ({error.strerror}); "
+                         "run it in a clone of your own") from None  # fmt: skip
+    if not os.access(room, os.W_OK | os.X_OK):
+        raise UsageError(f"the gate checks the other revision out in {room}, which cannot be written to; "
+                         "run it in a clone of your own")  # fmt: skip
     return room
 
 

@@ -256,8 +256,8 @@ class GateResult:
         return said + (f"; stopped early: {self.stopped}" if self.stopped else "")
 
     def json(self) -> dict[str, Any]:
-        """Raw pairs and verdicts; what is no finite number is None, as JSON knows no other."""
-        return _finite({
+        """Raw pairs and verdicts."""
+        return {
             "kind": "gate", "protocol": PROTOCOL, "base": self.base, "this": self.this, "started": self.started,
             "command": self.command, "seed": self.seed, "environment": self.environment, "phases_s": self.phases_s,
             "stopped": self.stopped, "contaminated": self.contaminated,
@@ -265,7 +265,7 @@ class GateResult:
             "headline": self.headline,
             "rows": [_row_json(row) for row in self.rows],
             "control": None if self.control is None else _row_json(self.control),
-        })  # fmt: skip
+        }  # fmt: skip
 
 
 def _row_json(row: RowResult) -> dict[str, Any]:
@@ -279,14 +279,6 @@ def _row_json(row: RowResult) -> dict[str, Any]:
         "limits": asdict(row.limits),
         "pairs": [asdict(pair) for pair in row.pairs], "confirming": [asdict(pair) for pair in row.confirming],
     }  # fmt: skip
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _log_ratio(this_s: float, base_s: float) -> float:

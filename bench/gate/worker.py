@@ -1,7 +1,6 @@
 """The harness's end of a worker: a fresh process in a tree, asked line by line, pinned, and never left behind."""
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -12,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from sampler import strict_json as json
 
 SCRIPT = Path(__file__).with_name("worker_script.py")
 PROTOCOL = 1

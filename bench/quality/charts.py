@@ -1,6 +1,5 @@
 """The charts of quality: steps against quality, label accuracy against diversity, divergence, and sample grids."""
 
-import io
 from collections.abc import Callable
 
 import matplotlib
@@ -10,9 +9,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from bench import png_file
+from bench.contenders import CONTENDERS
 from bench.quality import plan, tables
 from bench.quality.drawing import Drawn, Point
+from bench.quality.judging import Seen, real_images, see
 from bench.quality.record import Quality
+from sampler.data import CLASSES
 
 COLOURS = {"ancestral": "#0072B2", "strided": "#D55E00", "ddim": "#009E73"}  # Okabe & Ito (2008)
 NAMES = {"ancestral": "ancestral (DDIM η = 1)", "strided": "strided", "ddim": "DDIM η = 0"}
@@ -116,20 +119,55 @@ def grids(found: Quality, drawn: Callable[[Point], Drawn | None]) -> dict[str, b
     }
 
 
+def strangest(found: Quality, drawn: Callable[[Point, int], Drawn | None]) -> bytes | None:
+    """Of each row that draws other pictures the ten strangest, beside the reference's and real ones; None where no
+    pictures are at hand. drawn: so many of a point's pictures."""
+    rows: dict[str, str] = {}
+    for row, of_row in plan.rows(found.device).items():
+        if of_row.point in found.judged and (row == "reference" or CONTENDERS[row].budget is not None):
+            rows[of_row.point] = f"{rows[of_row.point]},\n{row}" if of_row.point in rows else row
+    known, lines = plan.points(found.device), dict[str, Seen]()
+    for name, label in rows.items():
+        if (pictures := drawn(known[name], found.judged[name].figures.pictures)) is not None:
+            lines[f"{label}, {len(pictures.labels)}"] = see(pictures.images, pictures.labels)
+    if not lines:
+        return None
+    images, labels = real_images()
+    lines = {f"real test images, {len(labels)}": see(images, labels), **lines}
+    figure, axes = _cells(len(lines))
+    for line, (label, seen) in zip(axes, lines.items(), strict=True):
+        assert seen.images is not None
+        for cell, at in zip(line, seen.set.strange.topk(10).indices, strict=True):
+            cell.imshow(seen.images[at, 0].numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+            cell.set_title(CLASSES[int(seen.set.labels[at])], fontsize=6, pad=1.5)
+        line[0].text(-0.15, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+    _margins(figure, 0.26)
+    return _png(figure, "The ten strangest pictures of each row, of as many as were judged")
+
+
+def _cells(rows: int):
+    figure, axes = plt.subplots(rows, 10, figsize=(9.6, 0.75 * rows + 0.6), squeeze=False)
+    for cell in axes.flat:
+        cell.axis("off")
+    return figure, axes
+
+
+def _margins(figure, between: float) -> None:
+    figure.subplots_adjust(left=0.19, right=0.99, bottom=0.01, top=1 - (0.4 + between / 2) / figure.get_figheight(),
+                           wspace=0.05, hspace=between)  # fmt: skip
+
+
 def _grid(found: Quality, points: dict[str, str], drawn, title: str) -> bytes | None:
     known = plan.points(found.device)
     rows = [(label, pictures) for label, name in points.items() if (pictures := drawn(known[name])) is not None]
     if not rows:
         return None
-    figure, axes = plt.subplots(len(rows), 10, figsize=(9.6, 0.75 * len(rows) + 0.6), squeeze=False)
+    figure, axes = _cells(len(rows))
     for line, (label, pictures) in zip(axes, rows, strict=True):
         for cell, image in zip(line, pictures.images, strict=False):
             cell.imshow(image[0].numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-            cell.axis("off")
         line[0].text(-0.15, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
-    figure.subplots_adjust(
-        left=0.19, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(), wspace=0.05, hspace=0.05
-    )
+    _margins(figure, 0.05)
     return _png(figure, f"{title}: the same starting noise and label down each column")
 
 
@@ -137,7 +175,6 @@ def _png(figure, title: str) -> bytes:
     # where the layout is constrained it makes room for the title, unless told where that goes
     where = {} if figure.get_layout_engine() else {"y": 0.995}
     figure.suptitle(title, fontsize=11, fontweight="bold", **where)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
+    made = png_file.of(figure, dpi=120)
     plt.close(figure)
-    return out.getvalue()
+    return made

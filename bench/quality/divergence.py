@@ -4,11 +4,8 @@ The rows that claim to be the same sampler with other rounding, and those in hal
 """
 
 import argparse
-import io
-import json
 import math
 import multiprocessing
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from bench import environment, store
+from bench import environment, png_file, store, strict_csv
 from bench.contenders import CONTENDERS, full_path
 from bench.options import OPTIONS, OUT
 from bench.progress import Progress
@@ -32,6 +29,7 @@ from bench.quality.drawing import begin_process
 from bench.quality.same_noise import Divergence, SameNoise
 from bench.store import write_atomically
 from bench.workload import Workload, workload
+from sampler import cpu, strict_json
 from sampler.errors import UsageError, in_one_line, unknown
 from sampler.files import writable_folder
 from sampler.models import load_model
@@ -68,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     interrupted = False
     with Progress() as progress:
         try:
-            compare(asked, chosen(arguments.rows, asked.device), found, wrong, os.cpu_count() or 1, progress.say)
+            compare(asked, chosen(arguments.rows, asked.device), found, wrong, cpu.usable(), progress.say)
         except KeyboardInterrupt:
             interrupted = True
     if not found:
@@ -86,8 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
            "rows": {name: one.json() for name, one in found.items()}, "errors": wrong}  # fmt: skip
     folder = results / environment.machine(asked.device) / "divergence"
     outputs: dict[str, str | bytes] = {
-        "divergence.json": json.dumps(raw),
-        "divergence.csv": frame(found).to_csv(index=False),
+        "divergence.json": strict_json.dumps(raw),
+        "divergence.csv": strict_csv.dumps(frame(found)),
         "divergence.md": f"{heading}\n\n{markdown(found, wrong)}",
         "divergence.png": chart(found, heading),
     }
@@ -205,10 +203,9 @@ def chart(found: dict[str, Divergence], heading: str) -> bytes:
         "How far each row leaves a float64 run on the same noise", x=0.01, ha="left", fontsize=12, fontweight="bold"
     )
     figure.axes[0].set_title(heading.replace("$", "\\$"), loc="left", fontsize=6.5, color="0.3")
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=130, metadata={"Software": None})
+    made = png_file.of(figure, dpi=130)
     plt.close(figure)
-    return out.getvalue()
+    return made
 
 
 def draw(found: dict[str, Divergence], inches: float) -> Figure:

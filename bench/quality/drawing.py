@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.quality import content
-from sampler import guidance, runtime
+from sampler import guidance, runtime, start
 from sampler.errors import UsageError
 from sampler.files import replacing, writable_folder
 from sampler.generate import initial_noise, to_unit
@@ -157,6 +157,17 @@ def _shard(path: Path) -> tuple[np.ndarray, float]:
         raise UsageError(f"{path} holds no whole pictures ({error}); remove it, and they are drawn again") from None
 
 
+def keep(point: Point, pixels: Tensor, store: Path) -> None:
+    """Keep pictures [N, C, H, W] uint8 of a point that were drawn elsewhere, in whole shards, where none are kept yet;
+    drawing them took no time here."""
+    where = writable_folder(folder(point, store))
+    for shard in range(len(pixels) // point.shard):
+        if not (path := where / f"{shard:04d}.npz").exists():
+            those = pixels[shard * point.shard : (shard + 1) * point.shard]
+            with replacing(path) as partial, open(partial, "wb") as file:
+                np.savez_compressed(file, images=those.numpy(), cpu_s=np.float64(0))
+
+
 def kept(point: Point, store: Path) -> Drawn | None:
     """As many of the point's samples as are drawn without a gap, or None."""
     shards = 0
@@ -186,7 +197,7 @@ def drawn_by(
 
 def begin_process() -> None:
     """What a process of a pool does first."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at Ctrl-C without a word; the parent speaks
+    start.on_ctrl_c(signal.SIG_DFL)  # end at Ctrl-C without a word; the parent speaks
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_the_parent, args=(os.getppid(),), daemon=True).start()
 

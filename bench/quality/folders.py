@@ -4,7 +4,6 @@ For sets that `python -m sampler generate` drew of a model of your own, which th
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from bench.quality.classifier import channels
 from bench.quality.equivalence import LEAST, Loss, Set, kernel_distance
 from bench.quality.judging import Features
 from bench.quality.tables import shown
+from sampler import strict_json
 from sampler.errors import UsageError, in_one_line
 from sampler.own_models import imported
 
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = between(generated, real)
     halves = between(real[::2], real[1::2]) if len(real) >= 2 * LEAST else None
     if arguments.json:
-        print(json.dumps({"found": asdict(found), "floor": halves and asdict(halves)}))
+        print(strict_json.dumps({"found": asdict(found), "floor": halves and asdict(halves)}))
         return 0
     print(f"{arguments.generated} against {arguments.real or 'real training images'}: {found.line()}")
     print("floor, two halves of the real ones: " + (halves.line() if halves else f"needs {2 * LEAST} real pictures"))

@@ -5,15 +5,17 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.quality import distances, real
-from bench.quality.classifier import Accuracy, _batches, channels
+from bench.quality.classifier import WEIGHTS, Accuracy, _batches, channels
 from bench.quality.equivalence import Loss, Set, kernel_distance, losses
-from bench.quality.strangeness import nearest, strangeness
+from bench.quality.strangeness import nearest, outlines, strangeness
 from sampler.errors import UsageError
 
+SAMPLE = WEIGHTS / "test_sample.npz"
 Features = Callable[[Tensor], Tensor]  # images [N, C, H, W] in [-1, 1] -> features [N, D]
 
 
@@ -23,7 +25,8 @@ class Figures:
 
     alike: of how many Fréchet distance, precision, recall and score are: their bias depends on it, so that only
     figures of as many may be compared. recognised: the share of each label's pictures that is recognised as that label,
-    in the labels' order. strangeness: the mean over the pictures. Results that were stored before have neither.
+    in the labels' order. strangeness: the mean over the pictures; strange: of each label's. Results that were stored
+    before have none of these.
     """
 
     pictures: int
@@ -38,6 +41,15 @@ class Figures:
     losses: dict[str, Loss]
     recognised: list[float] = field(default_factory=list)
     strangeness: float | None = None
+    strange: list[float] = field(default_factory=list)
+
+    @property
+    def strangest_label(self) -> tuple[int, float] | None:
+        """The label whose pictures are the strangest, and how strange they are; None where that was not stored."""
+        if not self.strange:
+            return None
+        most = max(range(len(self.strange)), key=self.strange.__getitem__)
+        return most, self.strange[most]
 
     @property
     def worst_label(self) -> tuple[int, float] | None:
@@ -81,13 +93,22 @@ def see(images: Tensor, labels: Tensor, classifier: nn.Module | None = None) -> 
         raise UsageError("some images hold NaN or infinity and cannot be judged")
     features = real.load().standard(channels(images, classifier))
     logits = torch.cat(list(_batches(images, classifier, "forward")))
-    return Seen(Set(features, logits.argmax(1) == labels, labels, strange(features, labels)), logits, images)
+    return Seen(Set(features, logits.argmax(1) == labels, labels, strange(images, features, labels)), logits, images)
 
 
-def strange(features: Tensor, labels: Tensor) -> Tensor:
-    """How strange pictures are [N], by their features [N, 64] and labels [N], among the real ones that ship."""
+def strange(images: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+    """How strange pictures [N, 1, 28, 28] with features [N, 64] and labels [N] are among the real ones that ship, [N]:
+    the mean of both spaces."""
     known = real.load()
-    return strangeness(nearest(features, labels, known.train, known.labels), labels, _calibration(), known.labels)
+    by_features = nearest(features, labels, known.train, known.labels)
+    by_outlines = nearest(outlines(images), labels, known.outlines, known.labels)
+    return _ranked(by_features, by_outlines, labels)
+
+
+def _ranked(by_features: Tensor, by_outlines: Tensor, labels: Tensor) -> Tensor:
+    known = real.load()
+    return (strangeness(by_features, labels, _calibration(), known.labels)
+            + strangeness(by_outlines, labels, known.outlines_apart, known.labels)) / 2  # fmt: skip
 
 
 @cache
@@ -117,19 +138,31 @@ def judge(seen: Seen, reference: Seen | None = None, alike: int | None = None) -
         score=distances.classifier_score(few.logits),
         diversity=distances.diversity(those.features, those.labels),
         losses={} if reference is None else losses(those, reference.set.first(n), known.train),
-        recognised=[
-            float(those.correct[those.labels == k].double().mean()) for k in those.labels.unique().sort().values
-        ],
+        recognised=_by_label(those.correct, those.labels),
         strangeness=float(those.strange.mean()),
+        strange=_by_label(those.strange, those.labels),
     )
+
+
+def _by_label(values: Tensor, labels: Tensor) -> list[float]:
+    """The mean of values [N] over the pictures of each label."""
+    return [float(values[labels == k].double().mean()) for k in labels.unique().sort().values]
 
 
 def real_test(count: int) -> Seen:
     """Real test images as if they had been generated: the floor."""
     known = real.load()
     logits, labels = known.logits[:count], known.labels[:count]
-    features = known.test[:count]
-    return Seen(Set(features, logits.argmax(1) == labels, labels, strange(features, labels)), logits)
+    odd = _ranked(_calibration()[:count], known.outlines_apart[:count], labels)
+    return Seen(Set(known.test[:count], logits.argmax(1) == labels, labels, odd), logits)
+
+
+def real_images() -> tuple[Tensor, Tensor]:
+    """The real test images that ship, [500, 1, 28, 28] in [-1, 1], and their labels [500]."""
+    with np.load(SAMPLE) as stored:
+        return torch.from_numpy(stored["images"])[:, None].float().div(127.5).sub(1), torch.from_numpy(
+            stored["labels"]
+        ).long()
 
 
 def noise(count: int, seed: int = 0) -> Seen:

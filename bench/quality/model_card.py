@@ -3,9 +3,13 @@
 python -m bench.quality.model_card --training FOLDER --processes 2
 """
 
+from sampler import start
+
+STOPPED = "\nmodel_card: interrupted; the same command draws what is still missing"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import csv
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,9 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bench import store
 from bench.quality.classifier import DEFAULT_WEIGHTS, Accuracy, label_accuracy, load_classifier
 from bench.quality.model_samples import Request, draw
-from sampler import figures
+from sampler import cpu, figures
 from sampler.card import TrainingRecord, read_record, sha256
 from sampler.data import CLASSES, DEFAULT_ROOT, fashion_mnist
 from sampler.errors import UsageError
@@ -25,7 +30,7 @@ from sampler.files import replacing, writable_folder
 from sampler.models import RECIPES, WEIGHTS
 
 MODEL = "fashion-mnist"
-CACHE = Path("results/scratch/model-card")
+CACHE = store.SCRATCH / "model-card"
 SHOWN = 10  # samples a class in the picture
 
 
@@ -67,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"model_card: {mistake}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print("\nmodel_card: interrupted; the same command draws what is still missing", file=sys.stderr)
-        return 130
+        start.say(STOPPED)
+        return start.INTERRUPTED
     return 0
 
 
@@ -284,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--processes",
         type=int,
-        default=os.cpu_count() or 1,
+        default=cpu.usable(),
         metavar="N",
         help=f"of one thread each ({given})",
     )
@@ -301,4 +306,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

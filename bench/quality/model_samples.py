@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sampler import guidance, runtime, trajectory
+from sampler import guidance, runtime, start, trajectory
 from sampler.card import sha256
 from sampler.errors import UsageError
 from sampler.files import replacing, writable_folder
@@ -119,7 +119,7 @@ def _draw_missing(missing: dict[tuple[Request, int], Path], processes: int, repo
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at Ctrl-C without a word; the parent speaks
+    start.on_ctrl_c(signal.SIG_DFL)  # end at Ctrl-C without a word; the parent speaks
     torch.set_num_threads(1)
 
 

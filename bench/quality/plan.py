@@ -1,6 +1,6 @@
 """What `python -m bench quality` draws: the two curves, the rows that draw other pictures, and the known-bad sets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -9,6 +9,7 @@ import torch
 from bench.quality.drawing import BATCHED, FROZEN, Point
 from bench.quality.equivalence import LEAST
 from sampler import cpu, precision
+from sampler.errors import UsageError, unknown
 from sampler.models import Model, load_model
 from sampler.schedule import NoiseSchedule
 from sampler.textbook import textbook_strided_timesteps
@@ -22,12 +23,13 @@ GUIDANCE_STEPS = 100  # of the guidance curve: by the steps curve as good as 1,0
 REFERENCE, OTHER_SEEDS, DAMAGED = "ancestral-1000", "ancestral-1000-seed1", "ancestral-25"
 SHIFTED, EAGER = "shifted-schedule", "eager-1000"
 UNGUIDED, FEWER, FEW_LIMITED = "ddim-50-unguided", "ancestral-100", "limited-50"
-FEW_LIMITED_DDIM = "limited-ddim-50"
+FEW_LIMITED_DDIM, HALF = "limited-ddim-50", "half-1000"
 # what the metric is tried on
 ANCHORS = (REFERENCE, OTHER_SEEDS, DAMAGED, SHIFTED, UNGUIDED, FEWER, FEW_LIMITED, FEW_LIMITED_DDIM)
 SHIFT = 50  # timesteps by which the network is misled
 SAMPLES, SAMPLES_CUDA = 200, 10_000  # pictures of a point
 MORE, SHORT = 2, 50  # times as many pictures of the anchors, and of paths as short as that, which cost little
+DEAR = 250  # steps; of longer paths that no row takes a quarter of the pictures
 FRESH = "-seed1"  # of a point: the same at seeds that no choice was made on, held against the reference's there
 SAMPLERS = {"ancestral": ancestral, "strided": strided, "ddim": ddim}  # DDIM(1) is ancestral: the same table
 
@@ -47,8 +49,8 @@ ROWS = {
     "textbook": Drawn("textbook"),
     "compiled": Drawn(EAGER),  # the other way round: the reference's are drawn by a compiled step, these are not
     "autocast-bf16": Drawn("autocast-1000", REFERENCE),
-    "cast-bf16": Drawn("half-1000", REFERENCE),
-    "all-half": Drawn("half-1000", "ancestral-500"),
+    "cast-bf16": Drawn(HALF, REFERENCE),
+    "all-half": Drawn(HALF, "ancestral-500"),
     "limited-guidance": Drawn("limited-1000", "ancestral-500"),
     "all-equal-steps": Drawn("limited-1000", "ancestral-500"),
     "all-half-limited": Drawn("half-limited-1000", "ancestral-250"),
@@ -62,7 +64,7 @@ ON_CUDA = {
     "tf32": Drawn("tf32-1000"),
     "autocast-fp16": Drawn("autocast-fp16-1000"),
     "cast-fp16": Drawn("cast-fp16-1000"),
-    "all-equal-steps-cuda": Drawn("half-1000", "ancestral-500"),
+    "all-equal-steps-cuda": Drawn(HALF, "ancestral-500"),
     "all-together-cuda": Drawn("half-limited-ddim-50", "ancestral-25"),
 }
 
@@ -133,32 +135,55 @@ def _halves(device: str) -> dict[str, Variant]:
 
     if device == "cpu":
         half, limited = VARIANTS["all-half"], VARIANTS["all-half-limited"]
-        return {"half-1000": half, "half-limited-1000": limited, "autocast-1000": batched("autocast-bf16")}
+        return {HALF: half, "half-limited-1000": limited, "autocast-1000": batched("autocast-bf16")}
     equal = VARIANTS["all-equal-steps-cuda"]
     return {
-        "half-1000": equal, "autocast-1000": batched("autocast-bf16"), "tf32-1000": batched("tf32"),
+        HALF: equal, "autocast-1000": batched("autocast-bf16"), "tf32-1000": batched("tf32"),
         "autocast-fp16-1000": batched("autocast-fp16"), "cast-fp16-1000": batched("cast-fp16"),
         "half-limited-ddim-50": equal,
     }  # fmt: skip
 
 
 def wanted(samples: int, device: str = "cpu") -> list[tuple[str, int]]:
-    """Every point with its samples, at least so many: the anchors first, then the rows', then the curves'."""
-    known = points(device)
+    """Every point with its samples, at least so many: the anchors first, then the rows', then the curves'; but for what
+    `left_out` has a reason."""
+    known, absent = points(device), left_out(device)
     shown = {p for d in rows(device).values() for p in (d.point, d.control) if p}
 
     def rank(name: str) -> tuple[bool, bool, int]:
         return name not in ANCHORS, name not in shown, known[name].path.steps
 
-    return [(name, samples if device != "cpu" else _on_a_cpu(known[name], samples)) for name in sorted(known, key=rank)]
+    return [(name, samples if device != "cpu" else _on_a_cpu(known[name], name in shown, samples))
+            for name in sorted(known, key=rank) if name not in absent]  # fmt: skip
 
 
-def _on_a_cpu(point: Point, samples: int) -> int:
-    """More of the anchors, which decide what every other figure means, and of what costs little; fewer of what differs
-    from the reference by rounding alone, which fewer show, if they cost more than others."""
-    if point.name in ANCHORS or point.path.steps <= SHORT:
+def of_rows(names: Iterable[str], device: str = "cpu") -> set[str]:
+    """The points that judging these rows takes: their pictures, at fresh seeds too, their controls and the anchors."""
+    known, asked = points(device), rows(device)
+    if unknown_ := [name for name in names if name not in asked]:
+        raise UsageError(f"{unknown('row', unknown_[0], asked)}; or it changes no picture, and is not judged by them")
+    shown = {point for name in names for point in (asked[name].point, asked[name].control)}
+    fresh = {point + FRESH for point in shown}
+    return {*ANCHORS, *((shown | fresh) & set(known))}
+
+
+def left_out(device: str = "cpu") -> dict[str, str]:
+    """Points that are not drawn on this machine, and why."""
+    if device != "cpu" or cpu.has_bf16():
+        return {}
+    why = "not drawn: this CPU has no bfloat16 instructions, and emulating them takes eleven times as long"
+    return {name: why for name, point in points(device).items() if point.variant.precision is not precision.full}
+
+
+def _on_a_cpu(point: Point, shown: bool, samples: int) -> int:
+    """More of the anchors, which decide what every other figure means, of the row in half precision, and of what costs
+    little; fewer of what shows the compiler's rounding alone, and of the curves where they are dear.
+
+    shown: whether a row or a control has it.
+    """
+    if point.name in ANCHORS or point.name == HALF or point.path.steps <= SHORT:
         return samples * MORE
-    dear = point.name == EAGER or (point.variant.precision is not precision.full and not cpu.has_bf16())
+    dear = point.name == EAGER or (not shown and point.path.steps > DEAR)
     return max(LEAST, samples // 40 * 10) if dear else samples
 
 

@@ -1,12 +1,17 @@
-"""The real pictures' features, shipped so that nobody needs the data set: what generated ones are held against.
+"""The real pictures' features, and some of the pictures, shipped so that nobody needs the data set.
 
 Made by `python -m bench.quality.real` from Debian's dataset-fashion-mnist and the shipped classifier.
 """
 
+from sampler import start
+
+STOPPED = "stopped"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +20,7 @@ from torch import Tensor
 
 from bench.quality.classifier import DEFAULT_WEIGHTS, WEIGHTS, _batches, channels, load_classifier
 from bench.quality.distances import statistics
+from bench.quality.strangeness import nearest, outlines
 from sampler.card import sha256
 from sampler.data import DEFAULT_ROOT, fashion_mnist
 from sampler.errors import UsageError
@@ -22,7 +28,7 @@ from sampler.files import replacing
 
 FILE = WEIGHTS / "real_features.npz"
 KEPT = 1000  # of each split: as float16 they are 250 kB
-NAMES = ("train", "test", "logits", "location", "scale", "correlation")
+NAMES = ("train", "test", "logits", "location", "scale", "correlation", "outlines_apart")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +37,8 @@ class Real:
 
     train, test: [1000, 64] float64, the first 100 of each class, the classes in turn, so that any multiple of ten
     is balanced; logits: [1000, 10] of test; location, scale: [64], what `standard` takes off and divides by;
-    correlation: [64, 64], of all 60,000 training images.
+    correlation: [64, 64], of all 60,000 training images. pictures: [1000, 1, 28, 28] in [-1, 1], those of train
+    themselves; outlines_apart: [1000], how far the outlines of each of test are from the nearest of its label in train.
     """
 
     train: Tensor
@@ -40,6 +47,8 @@ class Real:
     location: Tensor
     scale: Tensor
     correlation: Tensor
+    outlines_apart: Tensor
+    pictures: Tensor
 
     def standard(self, channels: Tensor) -> Tensor:
         """Channel means [N, 64] in those units, float64."""
@@ -54,6 +63,11 @@ class Real:
     def labels(self) -> Tensor:
         return torch.arange(len(self.test)) % 10
 
+    @cached_property
+    def outlines(self) -> Tensor:
+        """Outlines of the pictures of train, [1000, 1296]."""
+        return outlines(self.pictures)
+
 
 @cache
 def load(path: Path = FILE) -> Real:
@@ -62,6 +76,7 @@ def load(path: Path = FILE) -> Real:
         with np.load(path) as stored:
             of = str(stored["classifier_sha256"])
             arrays = {name: torch.from_numpy(stored[name]).double() for name in NAMES}
+            arrays["pictures"] = torch.from_numpy(stored["pictures"]).float().div(127.5).sub(1)
     except (OSError, KeyError, ValueError) as problem:
         raise UsageError(f"cannot read the real features in {path}: {problem}") from None
     if of != sha256(DEFAULT_WEIGHTS):
@@ -73,9 +88,11 @@ def make(path: Path, data: Path = DEFAULT_ROOT) -> None:
     """Compute the features of both splits and write what ships."""
     classifier = load_classifier()
     kept: dict[str, np.ndarray] = {"classifier_sha256": np.array(sha256(DEFAULT_WEIGHTS))}
+    of_both: dict[str, Tensor] = {}
     for name, split in (("train", "train"), ("test", "t10k")):
         images, labels = fashion_mnist(split, data)
         first = torch.stack([torch.nonzero(labels == k)[: KEPT // 10, 0] for k in range(10)], dim=1).flatten()
+        of_both[name] = images[first]
         if name == "train":
             found = channels(images, classifier).double()
             location, covariance = statistics(found)
@@ -87,6 +104,10 @@ def make(path: Path, data: Path = DEFAULT_ROOT) -> None:
             kept["logits"] = torch.cat(list(_batches(images[first], classifier, "forward"))).numpy().astype(np.float16)
             first = torch.arange(len(first))
         kept[name] = ((found[first] - location) / scale).numpy().astype(np.float16)
+    kept["pictures"] = ((of_both["train"] + 1) * 127.5).round().to(torch.uint8).numpy()
+    label = torch.arange(KEPT) % 10
+    apart = nearest(outlines(of_both["test"]), label, outlines(of_both["train"]), label)
+    kept["outlines_apart"] = apart.numpy().astype(np.float32)
     with replacing(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **kept)  # type: ignore[arg-type]
 
@@ -106,4 +127,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

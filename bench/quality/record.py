@@ -1,16 +1,18 @@
 """What `python -m bench quality` found, as it is stored: figures of every point, anchors, trial, divergence."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import store
 from bench.contenders import CONTENDERS
 from bench.quality import equivalence, plan
+from bench.quality.blind import ByEye
 from bench.quality.equivalence import NOT_JUDGED, OPEN, PASSES, UNSURE
 from bench.quality.judging import Figures
 from bench.quality.same_noise import Divergence
 from bench.quality.trial import Power, Tried
+from sampler import strict_json
 from sampler.errors import UsageError
 
 SCHEMA = 1
@@ -57,10 +59,18 @@ class Quality:
     faults: dict[str, str] = field(default_factory=dict)
     took_s: dict[str, float] = field(default_factory=dict)  # by part of the work
     made: dict[str, str] = field(default_factory=dict)  # layer -> by which commit, when, by which command
+    left_out: dict[str, str] = field(default_factory=dict)  # points that were not drawn on this machine, and why
+    adopted: dict[str, str] = field(default_factory=dict)  # points whose shipped pictures were taken, and on what proof
+    by_eye: dict[str, ByEye] = field(default_factory=dict)  # points whose pictures were rated blind
 
     @property
     def device(self) -> str:
         return "cuda" if "gpu" in self.environment else "cpu"
+
+    @property
+    def whole(self) -> bool:
+        """Whether the curves of steps and guidance were judged, and not some rows alone."""
+        return {*plan.curve(), *map(plan.guidance_point, plan.GUIDANCE)} <= set(self.judged)
 
     @property
     def metric_holds(self) -> bool:
@@ -93,7 +103,7 @@ class Quality:
         if budget is None:
             return "", ""
         if point not in self.judged:
-            return NOT_JUDGED, "its pictures are not drawn"
+            return NOT_JUDGED, self.left_out.get(point, "its pictures are not drawn")
         judged = self.judged[point]
         verdict, why = equivalence.verdict(judged.figures.losses, budget, judged.cpu_s / judged.figures.pictures)
         if not self.metric_holds:
@@ -116,20 +126,21 @@ class Quality:
 
     def json(self) -> str:
         plain = {name: getattr(self, name) for name in ("environment", "started", "command", "samples", "faults",
-                                                        "took_s", "made")}  # fmt: skip
-        return json.dumps({
+                                                        "took_s", "made", "left_out", "adopted")}  # fmt: skip
+        return strict_json.dumps({
             "schema": SCHEMA, **plain,
             "judged": {name: judged.json() for name, judged in self.judged.items()},
             "floor": self.floor and self.floor.json(), "ceiling": self.ceiling and self.ceiling.json(),
             "trial": [tried.json() for tried in self.trial], "power": [asdict(power) for power in self.power],
             "divergence": {row: divergence.json() for row, divergence in self.divergence.items()},
+            "by_eye": {point: rated.json() for point, rated in self.by_eye.items()},
         }, separators=(",", ":"))  # fmt: skip
 
 
 def load(path: Path) -> Quality:
     """A stored result; refuses a file of another kind."""
     try:
-        stored = json.loads(Path(path).read_text())
+        stored = store.read(path)
         if stored.pop("schema") != SCHEMA:
             raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; judge again")
         for name in ("floor", "ceiling"):
@@ -138,6 +149,7 @@ def load(path: Path) -> Quality:
         stored["trial"] = [Tried.from_json(one) for one in stored["trial"]]
         stored["power"] = [Power(**one) for one in stored["power"]]
         stored["divergence"] = {row: Divergence.from_json(one) for row, one in stored["divergence"].items()}
+        stored["by_eye"] = {point: ByEye(**one) for point, one in stored.get("by_eye", {}).items()}
         return Quality(**stored)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None

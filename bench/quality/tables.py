@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench import strict_csv
 from bench.contenders import CONTENDERS
 from bench.quality import divergence, plan
 from bench.quality.equivalence import JUDGED_FROM, LOSSES, NOT_JUDGED, UNSURE, Loss
@@ -35,9 +36,9 @@ def csv(found: Quality, points: Iterable[str] | None = None) -> str:
         j = found.judged[name]
         lines.append({"point": name, "sampler": name.rsplit("-", 1)[0] if name in plan.curve() else None,
                       "steps": j.steps, "guidance": j.guidance, "seed": j.seed, "cpu_s": j.cpu_s, "digest": j.digest,
-                      **_record(j.figures)})  # fmt: skip
+                      **_record(j.figures), **_rated(found, name)})  # fmt: skip
     lines += [{"point": name, **_record(figures)} for name, figures in _ends(found).items()]
-    return pd.DataFrame(lines).to_csv(index=False)
+    return strict_csv.dumps(pd.DataFrame(lines))
 
 
 def _ends(found: Quality) -> dict[str, Figures]:
@@ -56,10 +57,22 @@ def _record(figures: Figures) -> dict[str, Any]:
         "strangeness": figures.strangeness,
         "worst_label": None if figures.worst_label is None else CLASSES[figures.worst_label[0]],
         "worst_label_accuracy": None if figures.worst_label is None else figures.worst_label[1],
+        "strangest_label": None if figures.strangest_label is None else CLASSES[figures.strangest_label[0]],
+        "strangest_label_strangeness": None if figures.strangest_label is None else figures.strangest_label[1],
     }  # fmt: skip
     for name, loss in figures.losses.items():
         record |= _bounds(f"{name}_lost", loss)
     return record
+
+
+def _rated(found: Quality, point: str) -> dict[str, Any]:
+    """How raters graded a point, if any did."""
+    if point not in found.by_eye:
+        return {}
+    rated = found.by_eye[point]
+    low, high = rated.faults.interval
+    return {"rated": rated.pictures, "raters": rated.raters, "faulty": rated.faults.value, "faulty_low": low,
+            "faulty_high": high, "broken": rated.broken_share.value}  # fmt: skip
 
 
 def _bounds(name: str, loss: Loss) -> dict[str, float]:
@@ -70,7 +83,7 @@ def _bounds(name: str, loss: Loss) -> dict[str, float]:
 def markdown(found: Quality) -> str:
     parts = [f"# Quality\n\n{heading(found)}"]
     if found.judged:
-        parts += [rows(found), curve(found), guided(found), tried(found)]
+        parts += [rows(found), *([curve(found), guided(found)] if found.whole else []), tried(found)]
     if found.divergence:
         parts.append(same_noise(found))
     return "\n\n".join(parts) + "\n"
@@ -116,7 +129,7 @@ def floor_and_ceiling(found: Quality) -> str:
 def rows(found: Quality) -> str:
     """What each row of the speed table does to the pictures, beside what the textbook says of it."""
     head = ("row", "textbook says", "N", "kernel distance lost", "label accuracy lost", "diversity lost",
-            "stranger by", "worst label", "Fréchet", "budget", "verdict", "at fresh seeds",
+            "stranger by", "by eye: faulty, broken", "worst label", "Fréchet", "budget", "verdict", "at fresh seeds",
             "about its time on plain steps loses")  # fmt: skip
     lines = []
     for name, contender in CONTENDERS.items():
@@ -125,30 +138,37 @@ def rows(found: Quality) -> str:
         if drawn is not None and drawn.point in found.judged:
             f, budget, control = found.judged[drawn.point].figures, contender.budget, found.judged.get(drawn.control)
             lines.append([
-                name, claim, str(f.pictures), *_lost(f), _worst(f), _frechet(found, f),
+                name, claim, str(f.pictures), *_lost(f), _by_eye(found, drawn.point), _worst(f), _frechet(found, f),
                 same or ("none stated" if budget is None else " / ".join(f"{getattr(budget, x):.3g}" for x in LOSSES)),
                 _verdict(found, name), _fresh(found, name),
                 "–" if control is None else f"{shown(control.figures.losses['kernel'])} ({control.steps:,} steps)",
             ])  # fmt: skip
         elif same:
-            lines.append([name, claim, *["–"] * 7, same, _verdict(found, name), "–", "–"])
+            lines.append([name, claim, *["–"] * 8, same, _verdict(found, name), "–", "–"])
     reasons = dict.fromkeys(f"{c.budget.reason} ({c.budget.measured})" for c in CONTENDERS.values() if c.budget)
     return "\n".join([
         "## What each row does to the pictures", "", *table(head, lines), "", anchors(found), "",
         "A row is EQUIVALENT where every difference is inside its budget on both sides (95 %), NO WORSE where only the "
         "side of the loss is shown, and WORSE where the lower bound of a loss is beyond its budget. Otherwise it is "
         f"{UNSURE}. Of fewer than {JUDGED_FROM} pictures, or without strangeness, it is {NOT_JUDGED}. A margin's own "
-        "error counts. Fresh seeds: seed 1, on which nothing was chosen. The budgets: " + "; ".join(reasons) + ". A "
-        "row that promises nothing is judged by the same budget, and is not red for it. The reference's pictures "
-        "are drawn by batched guidance in a compiled step; `compiled` shows what drawing the same noise without the "
-        "compiler loses against them.",
+        "error counts. By eye: graded blind, raters' grades averaged. Fresh seeds: seed 1, on which nothing was "
+        "chosen. The budgets: " + "; ".join(reasons) + ". A row that promises nothing is judged by the same budget, "
+        "and is not red for it. The reference's pictures are drawn by batched guidance in a compiled step; `compiled` "
+        "shows what drawing the same noise without the compiler loses against them." + _left_out(found),
     ])  # fmt: skip
+
+
+def _left_out(found: Quality) -> str:
+    """What was not drawn on this machine, and what was taken over from what ships."""
+    absent = "".join(f" {name}: {why}." for name, why in found.left_out.items())
+    taken = "".join(f" {name}: pictures that ship, {why}." for name, why in found.adopted.items())
+    return absent + taken
 
 
 def claimed(found: Quality) -> str:
     """In short: what the textbook says of its techniques, in its order, and of what is best here, and what it costs."""
     head = ("row", "textbook says", "N", "kernel distance lost", "label accuracy lost", "diversity lost", "stranger by",
-            "verdict", "at fresh seeds")  # fmt: skip
+            "by eye: faulty, broken", "verdict", "at fresh seeds")  # fmt: skip
     lines = []
     for name in IN_SHORT:
         drawn = plan.rows(found.device).get(name)
@@ -156,9 +176,18 @@ def claimed(found: Quality) -> str:
             continue
         f = found.judged[drawn.point].figures
         lines.append(
-            [name, CLAIMS.get(name, "–"), str(f.pictures), *_lost(f), _verdict(found, name), _fresh(found, name)]
+            [
+                name,
+                CLAIMS.get(name, "–"),
+                str(f.pictures),
+                *_lost(f),
+                _by_eye(found, drawn.point),
+                _verdict(found, name),
+                _fresh(found, name),
+            ]
         )
-    return "\n".join([*table(head, lines), "", floor_and_ceiling(found), best_sentence(found)])
+    best = [best_sentence(found)] if found.whole else []
+    return "\n".join([*table(head, lines), "", floor_and_ceiling(found), *best])
 
 
 def _frechet(found: Quality, figures: Figures) -> str:
@@ -177,6 +206,15 @@ def _worst(figures: Figures) -> str:
         return "–"
     label, share = figures.worst_label
     return f"{CLASSES[label]} {share:.0%}"
+
+
+def _by_eye(found: Quality, point: str) -> str:
+    """How many of a point's pictures raters found faulty or broken, and of how many."""
+    if point not in found.by_eye:
+        return "–"
+    rated = found.by_eye[point]
+    low, high = rated.faults.interval
+    return f"{rated.faults.value:.0%} [{low:.0%}, {high:.0%}], {rated.broken_share.value:.1%} of {rated.pictures}"
 
 
 def _fresh(found: Quality, row: str) -> str:

@@ -4,6 +4,11 @@ Nothing is chosen by looking at the test set. Besides the weights, the run write
 images with their logits (for the tests of the project) and the model card.
 """
 
+from sampler import start
+
+STOPPED = "stopped"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
 import sys
 import textwrap
@@ -220,9 +225,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{parser.prog}: {mistake}", file=sys.stderr)
         return 3
     recipe, weights = Recipe(), folder / "classifier.safetensors"
-    start = time.monotonic()
+    began = time.monotonic()
     save_classifier(train(images, labels, recipe), weights)
-    minutes = (time.monotonic() - start) / 60
+    minutes = (time.monotonic() - began) / 60
 
     classifier = load_classifier(weights)
     predicted = predictions(test_images, classifier)
@@ -233,4 +238,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

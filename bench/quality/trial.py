@@ -4,7 +4,13 @@
 `python -m bench.quality.trial` prints the table that ships beside it.
 """
 
+from sampler import start
+
+STOPPED = "stopped"
+start.begin(__name__, STOPPED)  # before the imports that take seconds
+
 import argparse
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bench.contenders import AT_EQUAL_STEPS, AT_FEWER_STEPS
-from bench.quality import plan
+from bench.quality import blind, drawing, plan
 from bench.quality.classifier import WEIGHTS
 from bench.quality.drawing import Drawn
 from bench.quality.equivalence import (
@@ -46,9 +52,14 @@ GOOD, FEWER, FEW_LIMITED = (
     "100 of 1,000 steps",
     "limited guidance, 50 ancestral steps",
 )
+DEAR = 25  # steps from which a shipped set is worth taking over instead of drawing it
+ALIKE = 1e-3  # of the pixels of redrawn pictures that may be one grey level off: rounding of another machine
 AT = (200, 300, 400, 500, 1000)  # pictures a set whose power is stated
 REFUSED = "refused"  # of a set that must not pass, and need not be shown to be worse
 MIXED = {"every fourth picture unguided": (4, REFUSED), "every second picture unguided": (2, WORSE)}
+# shares of the reference's pictures replaced by pictures of the label that were rated faulty or broken
+SPOILT = {"a fifth of the pictures faulty": (0.2, blind.DOUBTFUL), "three in ten faulty": (0.3, blind.DOUBTFUL),
+          "one in ten broken": (0.1, blind.BROKEN), "three in ten broken": (0.3, blind.BROKEN)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,8 +115,34 @@ def suspects(
     yield "no guidance, 50 DDIM steps", sets("unguided"), WORSE, AT_FEWER_STEPS
     for name, (every, wanted) in MIXED.items():
         yield name, _mixed(sets("reference"), sets("unguided"), every), wanted, budget
+    for name, (share, grade) in SPOILT.items():
+        yield name, spoilt(sets, share, grade, seed), WORSE, budget
     for name, seen in _gross(sets, seed):
         yield name, seen, WORSE, budget
+
+
+def spoilt(sets: Callable[[str], Seen], share: float, grade: int, seed: int = 0) -> Seen:
+    """The reference's pictures with a share of each label's replaced by rated ones of that label, drawn by the seed.
+
+    grade: DOUBTFUL for pictures that every rater found faulty, BROKEN for those that any rater found broken.
+    """
+    raters, dice = blind.shipped(), random.Random(seed)
+    spoils = all if grade == blind.DOUBTFUL else any
+    rated = [at for at in raters[0] if spoils(rater[at] >= grade for rater in raters)]
+    both = reference = sets("reference")
+    first = {}
+    for name in dict.fromkeys(of for of, _ in rated):
+        first[name] = len(both)
+        both = Seen(both.set.joined(sets(name).set), torch.cat([both.logits, sets(name).logits]))
+    of_label: dict[int, list[int]] = {}
+    for name, i in (at for at in rated if at[1] < len(sets(at[0]))):
+        of_label.setdefault(int(sets(name).set.labels[i]), []).append(first[name] + i)
+    picked = torch.arange(len(reference))
+    for label, spoiling in sorted(of_label.items()):
+        mine = torch.nonzero(reference.set.labels == label)[:, 0].tolist()
+        for at in dice.sample(mine, round(share * len(mine))):
+            picked[at] = dice.choice(spoiling)
+    return Seen(both.set.pick(picked), both.logits[picked])
 
 
 def _mixed(reference: Seen, other: Seen, every: int) -> Seen:
@@ -184,15 +221,49 @@ def _share(wanted: str, lost: dict[str, Tensor], pictures: int, budget: Budget) 
     return verdicts.count(wanted) / RESAMPLES
 
 
+def shipped_pixels(name: str, path: Path = FILE) -> Tensor:
+    """The pictures of a shipped set, [N, 1, 28, 28] uint8."""
+    try:
+        with np.load(path) as stored:
+            return torch.from_numpy(stored[name])
+    except (OSError, KeyError, ValueError) as problem:
+        raise UsageError(f"cannot read the set {name!r} from {path}: {problem}") from None
+
+
 @cache
 def shipped(name: str, path: Path = FILE) -> Seen:
     """A shipped set, seen by the shipped classifier."""
-    try:
-        with np.load(path) as stored:
-            pixels = torch.from_numpy(stored[name])
-    except (OSError, KeyError, ValueError) as problem:
-        raise UsageError(f"cannot read the set {name!r} from {path}: {problem}") from None
+    pixels = shipped_pixels(name, path)
     return see(pixels.float().div(127.5).sub(1), torch.arange(len(pixels)) % 10)
+
+
+def adopt(
+    plan_of: drawing.Plan, wanted: dict[str, int], store: Path, processes: int, say, path: Path = FILE,
+    dear: int = DEAR,
+) -> dict[str, str]:  # fmt: skip
+    """Keep the shipped pictures of a point as if they had been drawn here, where its first shard shows that they would
+    be: it is drawn, and every pixel of it is compared. Returns the points that were, and what the comparison said.
+
+    A point that is drawn here already, or of which more are wanted than ship, is left alone.
+    """
+    points, taken = plan_of(), {}
+    worth = {name: point for name, point in SHIPPED.items() if point in wanted and points[point].path.steps >= dear}
+    for name, point_name in worth.items():
+        point, count = points[point_name], wanted[point_name]
+        pixels = shipped_pixels(name, path)
+        if len(pixels) < count or drawing.read(point, count, store) is not None:
+            continue
+        drawing.draw(plan_of, [(point_name, point.shard)], store, processes, say)
+        first = drawing.read(point, point.shard, store)
+        assert first is not None
+        apart = ((first.images + 1) * 127.5).round().to(torch.int16) - pixels[: point.shard].to(torch.int16)
+        off, most = float((apart != 0).double().mean()), int(apart.abs().max())
+        if most > 1 or off > ALIKE:
+            say(f"{point_name}: the shipped pictures are not those of this machine, all are drawn")
+            continue
+        drawing.keep(point, pixels[:count], store)
+        taken[point_name] = f"the first {point.shard} drawn again: {off:.1%} of their pixels off by {most} grey level"
+    return taken
 
 
 def ship(drawn: Callable[[str], Drawn | None], path: Path = FILE) -> None:
@@ -207,7 +278,7 @@ def ship(drawn: Callable[[str], Drawn | None], path: Path = FILE) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from bench.quality import drawing, judged, record, tables  # which import this
+    from bench.quality import judged, record, tables  # which import this
 
     parser = argparse.ArgumentParser(prog="python -m bench.quality.trial", description=__doc__)
     parser.add_argument("--ship", action="store_true", help="first write what ships, from the pictures that are kept")
@@ -226,4 +297,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start.finish(main, STOPPED)

@@ -35,5 +35,4 @@ def contents(measurement: Measurement, beside: Beside) -> dict[str, str | bytes]
     }
     for plot in filter(None, plots.values()):
         outputs[f"figures/{plot.name}.png"] = plot.png()
-        outputs[f"figures/{plot.name}.svg"] = plot.svg()
     return outputs

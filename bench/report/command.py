@@ -8,16 +8,16 @@ from bench import report, store
 from bench.report import side_by_side, sources
 from sampler.files import writable_folder
 
-COMPARED = store.RESULTS / "scratch" / "compare"
+COMPARED = store.SCRATCH / "compare"
 
 
 def add_to(commands) -> None:
     """Add the command to the parser's."""
     parser = commands.add_parser("report", help="make report.html, tables, CSV and figures again from stored results")
-    parser.add_argument("result", type=Path, nargs="*", help="results/<machine>/….json (default: each machine's "
-                        "newest); several are put side by side, never mixed")  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: beside the result; "
-                        f"of several: {COMPARED.relative_to(store.RESULTS.parent)})")  # fmt: skip
+    parser.add_argument("result", type=Path, nargs="*", help="a stored run, .json or .json.gz (default: each "
+                        "machine's newest, of yours or kept); several are put side by side, never mixed")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: beside a run of yours; "
+                        "of one that is kept: results/pages; of several: results/scratch/compare)")  # fmt: skip
     parser.set_defaults(do=run)
 
 
@@ -32,6 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
             measurement, beside = store.load(path), sources.beside(path.parent)
             for sentence in beside.broken:
                 print(f"note: not shown: {sentence}", file=sys.stderr)
-            written += report.write(measurement, writable_folder(arguments.out or path.parent), beside)
+            written += report.write(measurement, writable_folder(arguments.out or store.page_of(path)), beside)
     print("\n".join(map(str, written)))
     return 0

@@ -6,7 +6,6 @@ may run is the page's own: its digest stands in the page's security policy.
 
 import base64
 import hashlib
-import json
 from functools import cache
 from importlib import resources
 
@@ -21,6 +20,7 @@ from bench.report.style import PALETTE, Plot
 from bench.report.table import heading
 from bench.tune import answer as answers
 from bench.tune import front, outputs
+from sampler import strict_json
 
 SCRIPTS = ("theme.js", "table.js", "walk.js")
 MOST_ABSENT = 60
@@ -82,13 +82,14 @@ def environment() -> Environment:
         loader=PackageLoader("bench.report"), autoescape=select_autoescape(default=True), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    made.policies["json.dumps_function"] = strict_json.dumps
     made.filters |= {"md": markdown.inline, "blocks": markdown.blocks, "sortable": _sortable}
     return made
 
 
 def _sortable(value: float | str | None) -> str:
     """A cell's value as an attribute that the script can compare."""
-    return json.dumps(rows_table.finite(value), ensure_ascii=False)
+    return strict_json.dumps(rows_table.finite(value), ensure_ascii=False)
 
 
 def text(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`python -m bench.report.screenshots PAGE`: what the page looks like on a screen and on a dark phone, as two PNGs.
+"""`python -m bench.report.screenshots PAGE [FOLDER]`: the page on a screen and on a dark phone, as two PNGs.
 
 For the README; needs the extra [browser] and a Chromium.
 """
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench import png_file
+from bench.store import write_atomically
 from sampler.errors import UsageError
 
 KNOWN = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -19,8 +21,8 @@ SHOTS: dict[str, tuple[int, int, Any, float, str]] = {
 FRAME = 27  # of the walk: its middle
 
 
-def take(page: Path) -> list[Path]:
-    """Write both beside the page; returns their paths."""
+def take(page: Path, folder: Path) -> list[Path]:
+    """Write both into the folder; returns their paths."""
     from playwright.sync_api import sync_playwright
 
     browser = next(filter(None, map(shutil.which, KNOWN)), None)
@@ -39,13 +41,14 @@ def take(page: Path) -> list[Path]:
                 tab.evaluate("document.querySelector('nav').style.position = 'static'")
                 tab.evaluate("document.activeElement.blur()")
             tab.wait_for_timeout(500)
-            tab.screenshot(path=page.parent / name)
-            made.append(page.parent / name)
+            write_atomically(folder / name, png_file.small(tab.screenshot()))
+            made.append(folder / name)
         launched.close()
     return made
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    print("\n".join(map(str, take(Path(sys.argv[1])))))
+    shown, *wanted = map(Path, sys.argv[1:])
+    print("\n".join(map(str, take(shown, wanted[0] if wanted else shown.parent))))

@@ -7,6 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from bench import strict_csv
 from bench.contenders import REFERENCE
 from bench.environment import MOMENTARY
 from bench.measurement import Measurement, Row
@@ -45,7 +46,7 @@ def contents(measurements: list[Measurement]) -> dict[str, str | bytes]:
     figure = plot(results)
     return {
         "compare.html": html(results, figure), "compare.md": "\n".join([rows_table(results), differences(results)]),
-        "compare.csv": csv(results), "figures/compare.png": figure.png(), "figures/compare.svg": figure.svg(),
+        "compare.csv": csv(results), "figures/compare.png": figure.png(),
     }  # fmt: skip
 
 
@@ -132,7 +133,7 @@ def differences(results: list[Result]) -> str:
 
 def csv(results: list[Result]) -> str:
     """One line a result and row, with every figure of rows.csv."""
-    return pd.concat([table.frame(r.measurement).assign(result=r.letter) for r in results]).to_csv(index=False)
+    return strict_csv.dumps(pd.concat([table.frame(r.measurement).assign(result=r.letter) for r in results]))
 
 
 def plot(results: list[Result]) -> Plot:

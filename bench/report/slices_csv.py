@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from bench import strict_csv
 from bench.measurement import Measurement
 
 COLUMNS = (
@@ -14,4 +15,4 @@ def csv(measurement: Measurement) -> str:
     pairs = measurement.of("pair")
     more = sorted({name for pair in pairs for name in pair} - {*COLUMNS, "event"})  # telemetry, where there was any
     table = pd.DataFrame(pairs, columns=[*COLUMNS, *more])
-    return table.to_csv(index=False)
+    return strict_csv.dumps(table)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import store
 from bench import walk as walks
 from bench.gate import certificate as certificates
 from bench.gate import certificate_report
@@ -34,14 +35,19 @@ class Beside:
 
 
 def beside(folder: Path) -> Beside:
-    """Everything in the folder of a machine's results."""
+    """Everything in the folder of a machine's results; what the user lacks is taken from what is kept."""
     folder = Path(folder)
+
+    def reader(load: Callable[[Path], Any], name: str) -> Callable[[], Any]:
+        path = store.stored(folder / name)
+        return lambda: load(path) if path.exists() else None
+
     readers: dict[str, Callable[[], Any]] = {
-        "walk": _reader(walks.load, folder / "walk" / "walk.json"),
-        "update": _reader(updates.load, folder / "update" / "update.json"),
-        "quality": _reader(qualities.load, folder / "quality" / "quality.json"),
+        "walk": reader(walks.load, "walk/walk.json"),
+        "update": reader(updates.load, "update/update.json"),
+        "quality": reader(qualities.load, "quality/quality.json"),
         "certificate": lambda: _certificate(folder),
-        "tunings": lambda: tuple(map(tunings.load, tunings.answers(folder / "tune"))),
+        "tunings": lambda: tuple(map(tunings.load, tunings.answers(_tunings(folder)))),
     }
     found: dict[str, Any] = {}
     broken = []
@@ -66,5 +72,7 @@ def _certificate(folder: Path) -> dict[str, Any] | None:
     return made
 
 
-def _reader(load: Callable[[Path], Any], path: Path) -> Callable[[], Any]:
-    return lambda: load(path) if path.exists() else None
+def _tunings(folder: Path) -> Path:
+    """The user's answers, or those that are kept; never some of each."""
+    own = folder / "tune"
+    return own if tunings.answers(own) else store.kept(own)

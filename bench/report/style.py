@@ -1,6 +1,6 @@
 """How every figure looks: one palette for files and page, and the same bytes for the same figure.
 
-A figure is drawn once, in the light colours. As a file it is a PNG or an SVG; inside the page its colours are
+A figure is drawn once, in the light colours. As a file it is a PNG; inside the page it is an SVG whose colours are
 replaced by the page's own variables, so that it follows a dark page.
 """
 
@@ -19,6 +19,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.figure import Figure
+
+from bench import png_file
 
 # name: (on paper, on a dark page). The hues are Okabe & Ito's (2008), safe for colour blindness; those of the first
 # three rows are also used for text, and dark (or light) enough for it: vermilion and green are darker than theirs.
@@ -75,25 +77,22 @@ class Plot:
 
     def png(self) -> bytes:
         """The file's bytes, title included."""
-        return self._file("png", dpi=130, metadata={"Software": None})
-
-    def svg(self) -> bytes:
-        """The file's bytes, title included; text stays text."""
-        return self._file("svg", metadata={"Date": None, "Creator": None})
-
-    def _file(self, form: str, **how) -> bytes:
         with styled():
-            figure = self.draw(FILE_INCHES)
-            share = figure.get_figwidth() / FILE_INCHES  # of the letters that a line of a whole width holds
-            title = wrapped(self.title, round(92 * share))
-            small = wrapped(" ".join(filter(None, (self.note, self.source))), round(165 * share))
-            figure.suptitle(title, x=0.008, ha="left", fontsize=11.5, fontweight="bold", linespacing=1.25)
-            figure.supxlabel(small, x=0.008, ha="left", fontsize=6.5, color=colour("quiet"))
-            figure.set_figheight(figure.get_figheight() + 0.22 * title.count("\n") + 0.11 * small.count("\n") + 0.4)
-            out = io.BytesIO()
-            figure.savefig(out, format=form, facecolor=colour("paper"), **how)
+            figure = self.titled()
+            made = png_file.of(figure, dpi=130, facecolor=colour("paper"))
             plt.close(figure)
-        return out.getvalue()
+        return made
+
+    def titled(self) -> Figure:
+        """The figure as a file shows it, with its title above and its note below, as many lines as they need."""
+        figure = self.draw(FILE_INCHES)
+        share = figure.get_figwidth() / FILE_INCHES  # of the letters that a line of a whole width holds
+        title = wrapped(self.title, round(92 * share))
+        small = wrapped(" ".join(filter(None, (self.note, self.source))), round(165 * share))
+        figure.suptitle(title, x=0.008, ha="left", fontsize=11.5, fontweight="bold", linespacing=1.25)
+        figure.supxlabel(small, x=0.008, ha="left", fontsize=6.5, color=colour("quiet"))
+        figure.set_figheight(figure.get_figheight() + 0.22 * title.count("\n") + 0.11 * small.count("\n") + 0.4)
+        return figure
 
     def inline(self) -> list[tuple[str, str]]:
         """(class, SVG element) of each width, for the page; the texts around it are the page's own."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench import strict_csv
 from bench.cost import FIRST_CALL_PARTS, Cost
 from bench.measurement import Measurement, Row
 from bench.memory import PARTS
@@ -18,7 +19,7 @@ def frame(measurement: Measurement) -> pd.DataFrame:
 
 
 def csv(measurement: Measurement) -> str:
-    return frame(measurement).to_csv(index=False)
+    return strict_csv.dumps(frame(measurement))
 
 
 def _record(row: Row) -> dict[str, Any]:
@@ -109,8 +110,8 @@ def _cost(cost: Cost) -> dict[str, Any]:
         "memory_a_step_bytes": cost.per_step_bytes,
         "largest_batch_foreseen": cost.largest_batch,
         **{part: cost.first_call.get(part) for part in FIRST_CALL_PARTS},
-        "break_even_images_over_reference": cost.break_even_over_reference,
-        "break_even_images_over_best_uncompiled": cost.break_even_over_uncompiled,
+        **_break_even("over_reference", cost.break_even_over_reference),
+        **_break_even("over_best_uncompiled", cost.break_even_over_uncompiled),
         "launches_a_step": cost.launches_a_step,
         "update_share": cost.update_share,
         "gflop_an_image": None if cost.flop_an_image is None else cost.flop_an_image / 1e9,
@@ -120,6 +121,12 @@ def _cost(cost: Cost) -> dict[str, Any]:
         "implausible": cost.implausible,
         "evidence": cost.evidence,
     }  # fmt: skip
+
+
+def _break_even(over: str, images: float | None) -> dict[str, Any]:
+    """From how many images on; of a row that never pays the number is empty, and its neighbour says why."""
+    reached = None if images is None else "reached" if math.isfinite(images) else "never reached"
+    return {f"break_even_images_{over}": images, f"break_even_{over}_is": reached}
 
 
 def _mib(size: float | None) -> float | None:

@@ -6,11 +6,13 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bench import store
 from bench import workload as workloads
 from bench.contenders import AT_EQUAL_STEPS, AT_FEWER_STEPS
 from bench.quality.equivalence import Budget
 from bench.workload import Workload
 from sampler.errors import UsageError
+from sampler.own_models import origin
 
 LOSSLESS = "lossless"
 STATED = {"equal-steps": AT_EQUAL_STEPS, "fewer-steps": AT_FEWER_STEPS}  # the budgets of the shipped rows
@@ -60,14 +62,15 @@ class Asked:
     @property
     def name(self) -> str:
         """Of the question, for a file: two that could have different answers have different names."""
-        model = re.sub(r"[^A-Za-z0-9.]+", "-", self.workload.model).strip("-")
-        parts = [model, f"batch-{self.batch or self.workload.batch}", self.quality.replace("%", "pct")]
+        model, batch = store.named(self.workload.model), self.batch or self.workload.batch
+        parts = [model, f"batch-{batch}", self.quality.replace("%", "pct")]
         if self.memory_bytes is not None:
             parts.append(f"{self.memory_bytes / 2**20:g}MiB")
         if self.images is not None:
             parts.append(f"{self.images}-images")
         if self.contenders:
-            parts.append(re.sub(r"[^A-Za-z0-9.]+", "-", self.contenders).strip("-"))
+            origins = ",".join(origin(f"{module}:") for module in self.contenders.split(","))
+            parts.append(f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.contenders).strip('-')}-{store.digest(origins)}")
         usual = {"threads": 1, "guidance": Workload.guidance, "steps": self.workload.timesteps, "seed": 0}
         parts += [f"{field}-{value:g}" for field in usual if (value := getattr(self.workload, field)) != usual[field]]
         return "_".join(parts)

@@ -2,7 +2,6 @@
 
 import argparse
 import gzip
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,12 @@ from bench.tune.asked import LOSSLESS, MODES, STATED, Asked
 from bench.tune.journal import Journal
 from bench.tune.tuner import tune
 from bench.workload import workload
+from sampler import strict_json
 from sampler.errors import UsageError
 from sampler.files import writable_folder
 
 FROM_THE_JOB = ("device", "threads", "steps", "model", "guidance")
-SCRATCH = environment.ROOT / "results" / "scratch" / "tune"
+SCRATCH = store.SCRATCH / "tune"
 
 
 def add_to(commands) -> None:
@@ -98,7 +98,7 @@ def _exhaust(question: Asked, results: Path, path: Path) -> int:
     command = "python -m bench " + " ".join(sys.argv[1:])
     with Progress() as progress:
         everything = exhaustive.measure_all(question, results, progress.say, command)
-    text = json.dumps(everything.json(), separators=(",", ":")).replace('{"event"', '\n{"event"')
+    text = strict_json.compact(everything.json(), "event")
     write_atomically(path, gzip.compress(text.encode(), mtime=0))  # five megabytes of text
     print(f"{len(everything.rows) - 1} combinations in {everything.took_s:.0f} s; {path}")
     return 130 if everything.interrupted else 0

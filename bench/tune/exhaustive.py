@@ -100,7 +100,8 @@ def table(found: list[Checked], everything: Measurement) -> str:
 
 def answers(asked: Asked, folder: Path, seeds: range = range(5)) -> list[Tuning]:
     """The stored answers to one question with several seeds."""
-    paths = [folder / f"{replace(asked, workload=replace(asked.workload, seed=seed)).name}.json" for seed in seeds]
+    named = [replace(asked, workload=replace(asked.workload, seed=seed)).name for seed in seeds]
+    paths = [store.stored(folder / f"{name}.json") for name in named]
     missing = [seed for seed, path in zip(seeds, paths, strict=True) if not path.exists()]
     if missing:
         raise UsageError(f"no answer with --seed {', '.join(map(str, missing))} is stored in {folder}")
@@ -108,6 +109,7 @@ def answers(asked: Asked, folder: Path, seeds: range = range(5)) -> list[Tuning]
 
 
 def stored(path: Path) -> Measurement:
+    path = store.stored(path)
     if not path.exists():
         raise UsageError(f"{path} is not there: `python -m bench tune --exhaustive` measures it")
     return store.load(path)

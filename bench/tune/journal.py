@@ -3,12 +3,12 @@
 Every decision is a function of what is asked and of these events in their order: the same journal, the same answer.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from bench.crew import Event
+from sampler import strict_json
 from sampler.errors import UsageError
 
 
@@ -16,7 +16,7 @@ class Journal:
     """Events kept in memory and, line by line, in a file; one that answers the same question is gone on with."""
 
     def __init__(self, path: Path | None, head: dict[str, Any]):
-        self.path, self.head = path, json.loads(json.dumps(head))  # as a reader of the file sees it
+        self.path, self.head = path, strict_json.loads(strict_json.dumps(head))  # as a reader of the file sees it
         self.events: list[Event] = []
         self._before_s, self._start = 0.0, time.monotonic()
         self._file = None
@@ -33,14 +33,14 @@ class Journal:
         """The events of a journal that was broken off, if it answers the same question in the same environment."""
         try:
             first, *lines = path.read_text(encoding="utf-8").splitlines()
-            if json.loads(first)["head"] != self.head:
+            if strict_json.loads(first)["head"] != self.head:
                 return []
         except (OSError, ValueError, KeyError, TypeError):
             return []
         found = []
         for line in lines:
             try:
-                found.append(json.loads(line))
+                found.append(strict_json.loads(line))
             except ValueError:
                 break  # the last line of one that was killed may be cut
         return found
@@ -64,7 +64,7 @@ class Journal:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._file.write(strict_json.compact(line) + "\n")
             self._file.flush()
         except OSError as error:
             raise UsageError(f"the journal {self.path} cannot be written: {error.strerror}") from None

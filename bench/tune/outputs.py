@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bench import strict_csv
 from bench.store import write_atomically
 from bench.tune import answer, front, paste
 from bench.tune.record import Tuning
@@ -13,7 +14,7 @@ HOW = "The table's speed-ups and intervals come from the race's pairs (valid whe
 
 def contents(tuning: Tuning) -> dict[str, str | bytes]:
     """Every output by the ending that its name has."""
-    found: dict[str, str | bytes] = {".md": markdown(tuning), ".csv": front.frame(tuning).to_csv(index=False)}
+    found: dict[str, str | bytes] = {".md": markdown(tuning), ".csv": strict_csv.dumps(front.frame(tuning))}
     if (plot := front.plot(tuning)) is not None:
         found[".png"] = plot.png()
     return found

@@ -4,7 +4,6 @@ Its pictures depend on number format, guidance interval and path alone, up to ro
 share a set of pictures, as `bench.quality.plan` names them.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from bench import environment
+from bench import store as stores
 from bench.contenders import Contender
 from bench.quality import drawing, judged, plan, record, trial
 from bench.quality.drawing import FROZEN, Point
@@ -22,6 +22,7 @@ from bench.quality.equivalence import LEAST, PASSES, UNSURE, WORSE, Budget, Loss
 from bench.quality.judging import judge
 from bench.tune.asked import LOSSLESS, Asked, budget_of
 from bench.tune.space import AT, BY_NAME, REFERENCE, Choice, contender, with_value
+from sampler import cpu
 from sampler.errors import UsageError
 from sampler.models import load_model
 from sampler.trajectory import ancestral, spaced
@@ -72,7 +73,7 @@ class Judge:
     ):
         """picture_step_s: what drawing one step of one picture takes here, by which longer draws are foreseen."""
         self.asked, self.store, self.picture_step_s = asked, store, picture_step_s
-        self.folder = results / environment.machine(asked.workload.device) / "quality" / "quality.json"
+        self.file = stores.stored(results / environment.machine(asked.workload.device) / "quality" / "quality.json")
         self._known: dict[str, Judged] = {}
         self._absent: set[str] = set()  # sets of pictures that were looked for in vain, and not drawn since
 
@@ -107,7 +108,7 @@ class Judge:
 
     def draw(self, row: Contender, say: Callable[[str], None]) -> Judged:
         """Draw the pictures of a row and judge them."""
-        device, processes = self.asked.workload.device, os.cpu_count() or 1
+        device, processes = self.asked.workload.device, cpu.usable()
         name, wanted, _ = self._to_draw(row)
         drawing.draw(partial(points, device, (row.name,)), [(name, wanted)], self.store, processes, say)
         found = self._kept(name, row.name)
@@ -120,13 +121,13 @@ class Judge:
         choice, job = BY_NAME[row.name], self.asked.workload
         steps = steps_of(choice, job.steps)
         wanted = PICTURES_OF_FEW_STEPS if steps <= plan.SHORT else PICTURES
-        lanes = (os.cpu_count() or 1) if job.device == "cpu" else 1
+        lanes = cpu.usable() if job.device == "cpu" else 1
         return point_name(choice, job.steps), wanted, wanted * steps * self.picture_step_s / lanes
 
     @cached_property
     def _quality(self) -> record.Quality | None:
         """What `python -m bench quality` has found on this machine."""
-        return record.load(self.folder) if self.folder.exists() else None
+        return record.load(self.file) if self.file.exists() else None
 
     @cached_property
     def _reference(self):

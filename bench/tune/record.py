@@ -1,7 +1,6 @@
 """What a tuning was asked, what it measured and what follows: events are stored, every answer is derived from them."""
 
 import itertools
-import json
 import math
 import re
 from collections import Counter
@@ -10,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench import store
 from bench.contenders import CONTENDERS, REFERENCE
 from bench.cost import Cost
 from bench.measurement import Measurement, Row
@@ -18,6 +18,7 @@ from bench.tune.asked import Asked
 from bench.tune.quality import Judged
 from bench.tune.race import Standing
 from bench.tune.space import BY_NAME, SEAMS, Choice, contender, name_of, with_value
+from sampler import strict_json
 from sampler.errors import UsageError
 
 SCHEMA = 1
@@ -200,7 +201,7 @@ class Tuning:
             "judged": {name: found.json() for name, found in self.judged.items()},
             "finals": None if self.finals is None else self.finals.json(), "events": self.events,
         }  # fmt: skip
-        return json.dumps(stored, separators=(",", ":")).replace('{"event"', '\n{"event"') + "\n"
+        return strict_json.compact(stored, "event") + "\n"
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Tuning":
@@ -227,14 +228,15 @@ def most_bytes(row: Row) -> float | None:
 
 def answers(folder: Path) -> list[Path]:
     """The stored answers in a folder: one a question, with the usual seed."""
-    stored = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    return [path for path in stored if not re.search(r"_seed-\d+$", path.stem)]
+    stored = sorted(folder.glob("*.json*")) if folder.is_dir() else []
+    asked = re.compile(r"(?!.*(_seed-\d+|-exhaustive)\.json).*\.json(\.gz)?")
+    return [path for path in stored if asked.fullmatch(path.name)]
 
 
 def load(path: Path) -> Tuning:
     """A stored tuning; refuses a file of another kind."""
     try:
-        stored = json.loads(Path(path).read_text())
+        stored = store.read(path)
         if stored["schema"] != SCHEMA:
             raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; tune again")
         return Tuning.from_json(stored)

@@ -54,7 +54,8 @@ def fastest(
     number, mode = batch_of(batch)
     job = workload("quick", model=model, device=device, batch=number)
     question = Asked(job, quality, None if memory is None else bytes_of(memory), images, mode, contenders=contenders)
-    path = (results or store.of_model(model)) / environment.machine(device) / "tune" / f"{question.name}.json"
+    folder = (results or store.of_model(model)) / environment.machine(device) / "tune"
+    path = store.stored(folder / f"{question.name}.json")
     if not path.exists():
         return _safe(question, f"no tuning of {model!r} for this question is stored for this machine")
     try:

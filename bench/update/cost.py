@@ -4,13 +4,13 @@ Three comparisons: the update alone, at the last step, where neither adds noise;
 (handed to diffusers in the place of its own); and with the noise drawn.
 """
 
-import json
 import random
 import sys
 
 import torch
 
 from bench.clock import CpuClock
+from sampler import strict_json
 from sampler.noise import PhiloxNoise
 from sampler.posterior import State, posterior
 from sampler.schedule import linear
@@ -76,4 +76,4 @@ def measure(seed: int) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    json.dump(measure(int(sys.argv[1])), sys.stdout)
+    strict_json.dump(measure(int(sys.argv[1])), sys.stdout)

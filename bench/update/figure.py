@@ -1,6 +1,5 @@
 """update.png: achieved bandwidth against size with its roof, and what that saves alone, in a step and in an image."""
 
-import io
 from statistics import median
 
 import matplotlib
@@ -9,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from bench import png_file
 from bench.contenders import REFERENCE
 from bench.update.record import Point, UpdateCost
 
@@ -34,10 +34,9 @@ def png(cost: UpdateCost) -> bytes:
     figure = draw(cost, 14)
     figure.suptitle(f"{message(cost)}\n", x=0.01, ha="left", fontsize=12, fontweight="bold")
     figure.supxlabel(heading(cost), fontsize=7, color="0.3", x=0.01, ha="left")
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
+    made = png_file.of(figure, dpi=120)
     plt.close(figure)
-    return out.getvalue()
+    return made
 
 
 def draw(cost: UpdateCost, inches: float) -> Figure:

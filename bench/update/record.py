@@ -1,14 +1,14 @@
 """What was measured of the update: raw seconds of each way at each size, and the step and the image around it."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench import store
 from bench.measurement import Measurement
-from bench.store import write_atomically
+from sampler import strict_json
 from sampler.errors import UsageError
 
 SCHEMA = 1
@@ -96,16 +96,13 @@ class UpdateCost:
 
 
 def save(cost: UpdateCost, path: Path) -> None:
-    text = (
-        json.dumps(cost.json(), separators=(",", ":")).replace('{"way"', '\n{"way"').replace('{"event"', '\n{"event"')
-    )
-    write_atomically(path, text)
+    store.write_text(path, strict_json.compact(cost.json(), "way", "event"))
 
 
 def load(path: Path) -> UpdateCost:
     """Read a stored run; refuses what is none, or of another schema."""
     try:
-        stored = json.loads(Path(path).read_text())
+        stored = store.read(path)
         if stored.pop("schema") != SCHEMA:
             raise UsageError(f"{path} has another schema than {SCHEMA}, which this version reads; measure again")
         for name in ("sweep", "in_the_loop"):

@@ -4,13 +4,13 @@ What is read of a scheduler is how the network was trained (betas, what it predi
 are then visited, and how, is decided by a `Trajectory`.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from sampler import strict_json
 from sampler.errors import UsageError, in_one_line
 from sampler.models import Model
 from sampler.schedule import NoiseSchedule, from_betas
@@ -201,6 +201,6 @@ def _loaded(diffusers: Any, kind: str, folder: Path) -> Any:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return strict_json.loads_older(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({error})") from None

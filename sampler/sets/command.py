@@ -1,13 +1,13 @@
 """`python -m sampler generate`: a set of samples, drawn by one process or by the ranks that torchrun starts."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from sampler import cpu
 from sampler.asked import add_drawing_options, at_least, at_most, class_names, fitting_guidance, parse_labels, path_of
 from sampler.errors import UsageError, unknown
 from sampler.files import writable_folder
@@ -33,7 +33,7 @@ def run_generate(arguments: argparse.Namespace) -> None:
         raise UsageError("--count is missing: how many samples the set is to hold")
     at_least(1, count=arguments.count, steps=arguments.steps, network_batch=arguments.network_batch,
              batch=arguments.batch, shard=arguments.shard, threads=arguments.threads)  # fmt: skip
-    at_most(os.cpu_count() or 1, "the CPUs of this machine", threads=arguments.threads)
+    at_most(cpu.usable(), "the CPUs that may be used here", threads=arguments.threads)
     if arguments.format not in FORMATS:
         raise unknown("format", arguments.format, FORMATS)
     if arguments.shard is not None and arguments.format == "png":

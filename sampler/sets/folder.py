@@ -8,7 +8,6 @@ where its bytes are those that were noted, and whatever a kill leaves behind is 
 import errno
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sampler import strict_json
 from sampler.errors import UsageError
 from sampler.sets.identity import Identity
 
@@ -53,7 +53,7 @@ class Folder:
         for journal in sorted(self.path.glob("journal-*.jsonl")):
             for line in journal.read_text().splitlines():
                 try:
-                    name, digest = json.loads(line)
+                    name, digest = strict_json.loads_older(line)
                 except ValueError:
                     continue  # the last line of a killed process may be cut
                 found[name] = digest
@@ -76,7 +76,7 @@ class Folder:
             # a line that a kill has cut is ended first, lest the next one be lost with it
             file.seek(max(file.tell() - 1, 0))
             cut = file.read(1) not in (b"", b"\n")
-            file.write(b"\n" * cut + "".join(json.dumps(pair) + "\n" for pair in written.items()).encode())
+            file.write(b"\n" * cut + "".join(strict_json.dumps(pair) + "\n" for pair in written.items()).encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -122,14 +122,14 @@ class Folder:
     def _write_manifest(self, count: int, files: dict[str, str]) -> None:
         manifest = {"schema": SCHEMA, "run": self.identity.json(), "count": count, "set": set_digest(files),
                   "files": dict(sorted(files.items()))}  # fmt: skip
-        write_durably(self.path / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode(), 0)
+        write_durably(self.path / MANIFEST, (strict_json.dumps(manifest, indent=1) + "\n").encode(), 0)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a folder; UsageError where it is none."""
     file = path / MANIFEST
     try:
-        stored = json.loads(file.read_text())
+        stored = strict_json.loads_older(file.read_text())
         if stored["schema"] != SCHEMA:
             raise UsageError(f"{file} is of schema {stored['schema']}; this version reads {SCHEMA}")
         Identity.from_json(stored["run"])

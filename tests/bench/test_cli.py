@@ -13,6 +13,7 @@ from bench.__main__ import main
 from bench.contenders import CONTENDERS
 from bench.options import OPTIONS
 from tests.bench.synthetic import everything, measurement, pairs
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = {"device": "cpu", "preset": "smoke", "model": "fashion-mnist"}
@@ -20,7 +21,7 @@ VALUES = {"device": "cpu", "preset": "smoke", "model": "fashion-mnist"}
 
 def shell(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ import torch
 
 from bench import clock as clock_of
 from bench.clock import CpuClock, CudaClock, ReplayClock
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -41,7 +42,7 @@ def test_pytest_benchmark_sees_the_recorded_durations(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-json=out.json",
          "--benchmark-save-data", "--benchmark-cprofile=tottime", str(tmp_path)],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         env={**os.environ, "PYTHONPATH": str(ROOT), "DURATIONS": json.dumps(durations)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,7 +4,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +22,11 @@ from tests.bench.synthetic import ENVIRONMENT, everything, measurement, pairs
 
 def stage(name: str, seconds: float, program: str) -> Stage:
     return Stage(name, seconds, lambda given: [sys.executable, "-u", "-c", program])
+
+
+def script(name: str, seconds: float, program: str) -> Stage:
+    """Of the shell, which listens to signals within milliseconds of its start, however busy the machine."""
+    return Stage(name, seconds, lambda given: ["sh", "-c", program])
 
 
 def test_a_machine_without_a_device_is_told_so(capsys) -> None:
@@ -151,7 +155,7 @@ def test_what_is_too_much_is_left_out_behind_each_stage(device, tmp_path, monkey
         folder = tmp_path / "made-up-gpu"
         kept = {"gpu.log", "a.json", "report.html", "rows.csv", "slices.csv", "update.json", "update.png"}
         (folder / "figures").mkdir()
-        for name in (kept - {"gpu.log"}) | {"figures/update.png", "figures/update.svg", "figures/speedup.svg"}:
+        for name in (kept - {"gpu.log"}) | {"figures/update.png", "figures/speedup.png"}:
             (folder / name).write_text("")
         after()
         found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -175,7 +179,7 @@ def test_at_most_eight_files(tmp_path: Path) -> None:
         left_out = gpu.superfluous(made)
         assert len(made) - len(left_out) <= gpu.MOST_FILES
         assert len(left_out) == max(0, len(made) - gpu.MOST_FILES)
-        assert {p.suffix for p in left_out} <= {".svg", ".png", ".csv"}
+        assert {p.suffix for p in left_out} <= {".png", ".csv"}
         assert not {"report", "rows", "update"} & {p.stem for p in left_out if p.parent.name != gpu.FIGURES}
 
 
@@ -187,11 +191,10 @@ def test_the_rows_of_the_table_exist_and_run_on_a_device() -> None:
 
 
 def test_a_stage_that_runs_over_is_interrupted_and_the_next_one_runs(capsys) -> None:
-    keeps = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('kept what there was')"
-    log, began = io.StringIO(), time.monotonic()
-    failed = run_stages([stage("slow", 1.0, keeps), stage("quick", 5, "print('done')")], log)
+    keeps = "trap 'echo kept what there was; exit' INT; while :; do sleep 0.05; done"
+    log = io.StringIO()
+    failed = run_stages([script("slow", 1.0, keeps), stage("quick", 60, "print('done')")], log)
     assert failed == ["slow: interrupted after 1 s"]
-    assert time.monotonic() - began < 20
     assert "kept what there was" in log.getvalue()
     assert "done" in log.getvalue()
     assert capsys.readouterr().out == log.getvalue()
@@ -199,10 +202,10 @@ def test_a_stage_that_runs_over_is_interrupted_and_the_next_one_runs(capsys) -> 
 
 def test_a_stage_that_does_not_listen_is_ended(monkeypatch) -> None:
     monkeypatch.setattr(gpu, "KILL_AFTER_S", 0.3)
-    deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('deaf')\ntime.sleep(60)"
-    began = time.monotonic()
-    assert run_stages([stage("deaf", 0.8, deaf)], io.StringIO()) == ["deaf: interrupted after 1 s"]
-    assert time.monotonic() - began < 20
+    log = io.StringIO()
+    deaf = "trap '' INT; echo deaf; while :; do sleep 0.05; done"
+    assert run_stages([script("deaf", 0.8, deaf)], log) == ["deaf: interrupted after 1 s"]
+    assert "deaf\n" in log.getvalue()
 
 
 def test_the_devices_tests_are_collected_without_the_packages_that_only_other_tests_need() -> None:
@@ -233,7 +236,7 @@ sys.exit(pytest.main([*sys.argv[1:], *"-m gpu --collect-only -q -p no:cacheprovi
 
 def test_a_failure_is_named_and_does_not_stop_the_others() -> None:
     log = io.StringIO()
-    assert run_stages([stage("bad", 5, "raise SystemExit(4)"), stage("good", 5, "print('ran')")], log) == [
+    assert run_stages([stage("bad", 60, "raise SystemExit(4)"), stage("good", 60, "print('ran')")], log) == [
         "bad: exit code 4"
     ]
     assert "ran" in log.getvalue()
@@ -259,7 +262,7 @@ def test_a_fault_in_making_a_command_or_none_to_make_costs_no_other_stage_its_tu
     log = io.StringIO()
     plan = [
         Stage("broken", 5, broken, lambda: "something follows"), Stage("nothing", 5, lambda seconds: []),
-        stage("good", 5, "print('ran')"),
+        stage("good", 60, "print('ran')"),
     ]  # fmt: skip
     assert run_stages(plan, log, after=lambda: told.append("after")) == ["broken: ValueError: no such file"]
     assert told == ["after"] * 3

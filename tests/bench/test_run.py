@@ -15,6 +15,7 @@ from bench.measurement import Measurement
 from bench.report import pictures, table
 from bench.run import left_by_building, measure
 from bench.workload import workload
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -140,7 +141,7 @@ def test_a_worker_ends_when_its_parent_does() -> None:
     task = {"workload": TINY.json(), "plant": None, "rows": ["reference"], "seed": 0}
     worker = Worker(task, 0)
     worker.process.stdin.close()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while worker.process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert worker.process.poll() == 1

@@ -16,10 +16,11 @@ from bench.scaling import ALONE, STRONG, WEAK, Part, Scaling
 from sampler.errors import UsageError
 from sampler.sets.ranks import Ranks
 from tests.bench.synthetic import ENVIRONMENT
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUND = {**ENVIRONMENT, "usable_cpus": 2}
-COMMITTED = sorted(ROOT.glob("results/*/scaling/ranks-*.json"))
+COMMITTED = sorted(ROOT.glob("results/*/scaling/ranks-*.json.gz"))
 
 
 def made(slower=1.25, slowest=1.1, meeting=0.05, rounds=4):
@@ -67,7 +68,7 @@ def test_a_page_says_what_was_measured_and_what_was_not():
     assert "commit 0123456789-dirty" in scaling.markdown(made(), asked, {**FOUND, "dirty": True})
 
 
-@pytest.mark.parametrize(("model", "home"), [("fashion-mnist", "."), ("mine.py:make", "models/mine.py-make")])
+@pytest.mark.parametrize(("model", "home"), [("fashion-mnist", "."), ("fashion-mnist-32", "models/fashion-mnist-32")])
 def test_the_page_is_kept_with_its_environment_beside_other_results_of_the_model(tmp_path, monkeypatch, model, home):
     monkeypatch.setattr(store, "RESULTS", tmp_path)
     kept = scaling.keep(made(), "page", argparse.Namespace(model=model, out=None), FOUND)
@@ -78,9 +79,10 @@ def test_the_page_is_kept_with_its_environment_beside_other_results_of_the_model
 
 @pytest.mark.parametrize("stored", COMMITTED, ids=lambda path: path.parts[-3])
 def test_what_is_committed_names_the_commit_that_was_measured(stored):
-    found = json.loads(stored.read_text())
+    found = store.read(stored)
     commit = found.get("environment", found)["commit"]
-    assert f"; commit {commit}; {len(found['rounds'])} rounds of one launch" in stored.with_suffix(".md").read_text()
+    page = stored.with_name(stored.name.replace(".json.gz", ".md")).read_text()
+    assert f"; commit {commit}; {len(found['rounds'])} rounds of one launch" in page
 
 
 def test_one_rank_alone_is_refused(monkeypatch):
@@ -106,7 +108,7 @@ def test_two_ranks_started_by_torchrun(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "bench", "scaling",
                "--model", model, "--steps", "2", "--rounds", "3", "--out", str(tmp_path)]  # fmt: skip
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.search(r"\| 2 \| shared \(strong\) \| [\d.e+]+ \[", done.stdout)
     assert len(list(tmp_path.glob("*/scaling/ranks-2.*"))) == 2

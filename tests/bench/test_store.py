@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import re
 import subprocess
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +16,13 @@ import pytest
 from bench import break_even, environment, memory_command, peers_command, store, walk
 from bench.__main__ import main
 from bench.quality import divergence
+from bench.tune.asked import Asked
 from bench.workload import Workload
 from sampler.errors import UsageError
+from sampler.model_check import Facts
 from tests.bench.synthetic import everything, measurement, pairs, probe
 
+OWN = Facts("mine", (1, 8, 8), 1000, "epsilon", 0, 1, 1, True, ())
 COMMANDS = {
     "walk": walk, "peers": peers_command, "memory": memory_command, "divergence": divergence, "break-even": break_even,
 }  # fmt: skip
@@ -50,8 +55,80 @@ def test_only_the_main_job_takes_a_machines_page(tmp_path: Path) -> None:
     assert home("quick") == home("full") == "."
     assert home("smoke") == home("smoke", "fashion-mnist-32") == "scratch"
     assert home("quick", "fashion-mnist-32") == "models/fashion-mnist-32"
-    assert home("quick", "../up/my_model.py:make") == "models/my_model.py-make"
     assert store.home(Workload()) == store.RESULTS
+
+
+def test_two_models_of_one_name_in_two_folders_share_nothing(tmp_path: Path, monkeypatch) -> None:
+    names = ["a/m.py:make", "b/m.py:make", "m.py:make", "m.py:other", "a.m:make", "m:make", "a", "b/a"]
+    for folder in ("a", "b/a", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("a/m.py", "m.py", "elsewhere/m.py"):
+        (tmp_path / file).touch()
+    monkeypatch.chdir(tmp_path)
+    found = {name: store.of_model(name, tmp_path).relative_to(tmp_path).as_posix() for name in names}
+    assert len(set(found.values())) == len(names)
+    assert all(re.fullmatch(r"models/[\w.-]+-[0-9a-f]{8}", folder) for folder in found.values())
+    assert found["a/m.py:make"].startswith("models/m.py-make-")
+    assert store.named(f"{tmp_path}/a/m.py:make") == store.named("a/m.py:make") == store.named("./b/../a/m.py:make")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name in ("m.py:make", "m:make"):  # the same words mean another file here
+        assert store.named(name) != found[name].removeprefix("models/")
+    asked = {Asked(replace(Workload(), model=f"{folder}/m.py:make", own=OWN)).name for folder in ("../a", ".")}
+    assert len(asked) == 2
+    assert len({Asked(Workload(), contenders=f"{folder}/rows.py").name for folder in ("../a", ".")}) == 2
+
+
+def test_a_file_of_the_users_comes_before_one_that_is_kept(tmp_path: Path, monkeypatch) -> None:
+    kept, own = tmp_path / "results", tmp_path / "results" / "local"
+    monkeypatch.setattr(store, "KEPT", kept)
+    monkeypatch.setattr(store, "RESULTS", own)
+    made = everything()
+    with pytest.raises(UsageError, match=r"no results in .*local or .*results; run"):
+        store.newest()
+    raw = store.save(replace(made, started="2026-05-02T03:04:05Z"), kept)
+    store.write_text(raw.with_name(f"{raw.name}.gz"), raw.read_text())
+    raw.unlink()
+    other = replace(made, environment={**made.environment, "machine": "another"})
+    store.save(other, kept)
+    assert store.newest_of_each() == [kept / "another" / store.name_of(other), raw.with_name(f"{raw.name}.gz")]
+    assert store.load(store.newest(machine="made-up-cpu")).events == made.events
+    mine = store.save(made, own)  # older, and the user's: never one history
+    assert store.newest(machine="made-up-cpu") == mine
+    assert store.newest_of_each() == [kept / "another" / store.name_of(other), mine]
+    assert store.stored(own / "made-up-cpu" / raw.name) == raw.with_name(f"{raw.name}.gz")
+    (own / "made-up-cpu" / raw.name).write_text("{}")
+    assert store.stored(own / "made-up-cpu" / raw.name) == own / "made-up-cpu" / raw.name
+    assert store.stored(tmp_path / "none.json") == tmp_path / "none.json"
+
+
+def test_the_page_of_what_is_kept_goes_where_git_ignores_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(store, "KEPT", tmp_path)
+    monkeypatch.setattr(store, "RESULTS", tmp_path / "local")
+    monkeypatch.setattr(store, "SCRATCH", tmp_path / "scratch")
+    monkeypatch.setattr(store, "PAGES", tmp_path / "pages")
+    assert store.page_of(tmp_path / "m" / "2.json.gz") == tmp_path / "pages" / "m"
+    for own in ("local/m", "scratch/m", "../elsewhere/m"):
+        assert store.page_of(tmp_path / own / "2.json") == tmp_path / own
+
+
+def test_results_of_a_package_without_a_checkout_lie_where_one_stands(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert store.kept_in(tmp_path / "site-packages") == tmp_path / "results"
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "pyproject.toml").touch()
+    assert store.kept_in(tmp_path / "checkout") == tmp_path / "checkout" / "results"
+
+
+def test_a_compressed_result_that_is_cut_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = store.save(everything(), tmp_path)
+    packed = path.with_name(f"{path.name}.gz")
+    store.write_text(packed, path.read_text())
+    assert store.load(packed).json() == everything().json()
+    assert store.runs(packed.parent) == [path]  # the plain one, of the two
+    for damaged in (packed.read_bytes()[:-20], b"{}"):
+        packed.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"is not a whole result file .*compressed by gzip"):
+            store.load(packed)
 
 
 @pytest.mark.parametrize("model", ["fashion-mnist", "fashion-mnist-32"])

@@ -11,6 +11,7 @@ import torch
 from kernels import native as kernel
 from kernels import native_build
 from sampler.noise import philox_4x32, philox_normal
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 LOAD = "from kernels.native_build import library; print(library().normal.restype)"
@@ -28,7 +29,7 @@ def unbuilt(monkeypatch, tmp_path):
 def test_two_processes_race_on_an_empty_cache(unbuilt):
     command = [sys.executable, "-c", LOAD]
     racers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [racer.communicate(timeout=300)[0].strip() for racer in racers] == ["None", "None"]
+    assert [racer.communicate(timeout=PATIENCE_S)[0].strip() for racer in racers] == ["None", "None"]
     (kept,) = unbuilt.iterdir()  # one library, and no leavings
     before = kept.stat().st_mtime_ns
     native_build.library()

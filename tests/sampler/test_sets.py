@@ -29,6 +29,7 @@ from sampler.sets.folder import read_manifest
 from sampler.sets.ranks import Ranks
 from sampler.trajectory import ddim, spaced
 from sampler.variants import VARIANTS, build
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = Path(__file__).with_name("hostile_models.py")
@@ -426,7 +427,7 @@ def process(*command, **more) -> subprocess.Popen:
 
 
 def wait_for_pictures(out: Path, count: int, running: subprocess.Popen) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE_S
     while len(list(out.glob("*.png"))) < count and running.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
 
@@ -441,14 +442,14 @@ def test_two_thousand_samples_are_the_same_set_however_they_are_made(tmp_path):
 
     ranks = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3", "-m", "sampler"]
     two = process(*ranks, *words(tmp_path / "two", **common))
-    assert two.wait(300) == 0, two.stderr.read()[-2000:]
+    assert two.wait(PATIENCE_S) == 0, two.stderr.read()[-2000:]
     assert contents(tmp_path / "two") == whole
 
     killed, kills = tmp_path / "killed", 0
     while True:
         running = process("-m", "sampler", *words(killed, batch=20, **common))
         if kills == 5:
-            assert running.wait(300) == 0, running.stderr.read()[-2000:]
+            assert running.wait(PATIENCE_S) == 0, running.stderr.read()[-2000:]
             break
         wait_for_pictures(killed, len(list(killed.glob("*.png"))) + 200, running)
         running.send_signal(signal.SIGKILL)
@@ -461,7 +462,7 @@ def test_two_thousand_samples_are_the_same_set_however_they_are_made(tmp_path):
     wait_for_pictures(tmp_path / "elastic", 100, elastic)
     children = Path(f"/proc/{elastic.pid}/task/{elastic.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    _, said = elastic.communicate(timeout=300)
+    _, said = elastic.communicate(timeout=PATIENCE_S)
     assert elastic.returncode == 0, said[-2000:]
     assert "exitcode: -9" in said, "no rank was killed"
     assert contents(tmp_path / "elastic") == whole

@@ -13,6 +13,7 @@ from sampler.asked import parse_labels
 from sampler.data import CLASSES
 from sampler.errors import UsageError
 from sampler.variants import VARIANTS
+from tests.patience import PATIENCE_S
 
 
 @pytest.mark.parametrize("name", ["train", "grid", "signal", "models", "variants"])
@@ -54,7 +55,7 @@ MISTAKES = {
         "1…1000",
     ),
     "variant for another device": (["grid", "--out", "{tmp}/x.png", "--variant", "cuda-graph"], "needs"),
-    "more threads than CPUs": (["grid", "--threads", "100000", "--out", "{tmp}/x.png"], "the CPUs of this machine"),
+    "more threads than CPUs": (["grid", "--threads", "100000", "--out", "{tmp}/x.png"], "the CPUs that may be used"),
     "a picture for a wall": (["grid", "--enlarge", "100000", "--out", "{tmp}/x.png"], "--enlarge 100000 is more than"),
     "no data": (["train", "--data", "{tmp}/none", "--out", "{tmp}/out"], "no data set at"),
     "damaged data": (["train", "--data", "{damaged}", "--out", "{tmp}/out"], "damaged"),
@@ -86,7 +87,7 @@ def test_a_mistake_is_one_sentence(arguments, says, tmp_path, tiny_data, random_
 
 def test_a_mistake_leaves_a_process_without_a_traceback(command, tmp_path):
     process = command("grid", "--variant", "refrence", "--out", tmp_path / "x.png")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
     assert out == ""
     assert "did you mean 'reference'" in err

@@ -16,6 +16,7 @@ from sampler.__main__ import main
 from sampler.models import load_model, load_weights
 from sampler.training import TrainingOptions, train
 from sampler.unet import UNet, UNetConfig
+from tests.patience import PATIENCE_S
 
 IMAGES, BATCH = 16 * 12, 16  # as the fixture `trained` has them
 
@@ -83,11 +84,11 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(trained, tiny_data, tmp_pat
     process = command(*arguments(tiny_data, tmp_path))
     wait_for(tmp_path / "checkpoint.pt", process)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert not (tmp_path / "fashion-mnist.safetensors").exists()
 
     process = command(*arguments(tiny_data, tmp_path))
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert "resumed at image" in err
     weights = tmp_path / "fashion-mnist.safetensors"
@@ -95,6 +96,7 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(trained, tiny_data, tmp_pat
     assert weights.read_bytes() == (trained / "fashion-mnist.safetensors").read_bytes()
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_is_one_sentence_that_says_how_to_go_on(tiny_data, tmp_path, monkeypatch, capsys):
     step = training._training_step
 
@@ -110,7 +112,7 @@ def test_ctrl_c_is_one_sentence_that_says_how_to_go_on(tiny_data, tmp_path, monk
 
 
 def wait_for(path, process) -> None:
-    end_s = time.monotonic() + 60
+    end_s = time.monotonic() + PATIENCE_S
     while not path.exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end_s

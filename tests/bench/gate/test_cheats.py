@@ -16,6 +16,7 @@ from bench.gate.worker import Side, WorkerFault
 from bench.gate.worker_script import Desk, FactoryRows, HouseRows
 from bench.sequential_test import FAIL, MISSING
 from tests import cheaters
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 SIDES = Side("the base", ROOT, "python", "honest"), Side("this tree", ROOT, "python", "cheating")
@@ -54,7 +55,7 @@ class InProcess:
 
 def _rest() -> None:
     """Wait as a worker waits for its turn; where a cheat has left a thread running, until that has had some CPU."""
-    began, until = time.process_time(), time.monotonic() + 5.0
+    began, until = time.process_time(), time.monotonic() + PATIENCE_S
     time.sleep(0.01)
     while any(t.name == cheaters.LEFT_RUNNING for t in threading.enumerate()) and time.monotonic() < until:
         if time.process_time() - began > 0.01:

@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from sampler import start
 from tests.bench.gate.test_trees import git, worktrees
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = """
@@ -61,16 +64,17 @@ def environ() -> dict[str, str]:
 
 
 def gate(folder: Path, *more: str, module: str = "net", against: str = "HEAD~1") -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "bench", "gate", "--against", against, "--model", f"{module}:make", "--shape", "8,32,32",
-         "--json", str(folder.parent / "gate.json"), *more],
-        cwd=folder, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    with start.heard(signal.SIGHUP, signal.SIGINT):  # under nohup too
+        return subprocess.Popen(
+            [sys.executable, "-m", "bench", "gate", "--against", against, "--model", f"{module}:make",
+             "--shape", "8,32,32", "--json", str(folder.parent / "gate.json"), *more],
+            cwd=folder, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
 
 def judged(folder: Path, *more: str) -> tuple[int, dict]:
     process = gate(folder, *more)
-    out, err = process.communicate(timeout=280)
+    out, err = process.communicate(timeout=PATIENCE_S)
     found = folder.parent / "gate.json"
     assert found.exists(), out + err
     return process.returncode, json.loads(found.read_text())
@@ -105,7 +109,7 @@ def test_a_third_partys_other_outputs_and_a_missing_factory(repository) -> None:
     assert "uncommitted changes" in found["this"]
     (repository / "net.py").write_text(GONE)
     process = gate(repository, "--workers", "1", against="HEAD")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
     assert "the gate cannot start: this tree: AttributeError" in err
     assert "has no attribute 'make'" in err

@@ -15,6 +15,7 @@ import pytest
 from bench.gate import trees
 from tests.bench.gate.test_end_to_end import MODEL, commit, gate, repository
 from tests.bench.gate.test_trees import git, worktrees
+from tests.patience import PATIENCE_S
 
 __all__ = ["repository"]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")]
@@ -38,7 +39,7 @@ def children(process: subprocess.Popen) -> list[int]:
     return found
 
 
-def gone(pids: list[int], within_s: float = 60.0) -> bool:
+def gone(pids: list[int], within_s: float = PATIENCE_S) -> bool:
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         if all("State:\tZ" in (status := _read(pid, "status")) or not status for pid in pids):
@@ -60,7 +61,7 @@ def started(folder: Path) -> tuple[subprocess.Popen, list[int]]:
     never = folder.parent / "never.toml"
     never.write_text('[default]\ntolerated = 0.0\nmust_detect = 1e-9\nfloor_us = 0\nreason = "to go on"\n')
     process = gate(folder, "--workers", "1", "--budget", "60", "--thresholds", str(never), against="HEAD")
-    until = time.monotonic() + 180
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         workers = [pid for pid in children(process) if "worker_script" in _read(pid, "cmdline")]
         if len(workers) == 2:
@@ -82,7 +83,7 @@ def test_killed_in_the_middle_nothing_is_left_behind(repository) -> None:
     process, workers = started(repository)
     assert worktrees(repository) == 2  # its own; the other is pruned
     os.kill(workers[1], signal.SIGKILL)
-    _, err = process.communicate(timeout=180)
+    _, err = process.communicate(timeout=PATIENCE_S)
     found = json.loads((repository.parent / "gate.json").read_text())
     assert process.returncode == 2, err
     assert "was killed by signal 9" in found["headline"]
@@ -90,7 +91,7 @@ def test_killed_in_the_middle_nothing_is_left_behind(repository) -> None:
     # the terminal closes
     process, workers = started(repository)
     process.send_signal(signal.SIGHUP)
-    _, err = process.communicate(timeout=180)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert err.endswith("stopped\n")
     assert gone(workers)
@@ -118,7 +119,7 @@ def test_killed_after_any_time_nothing_is_left_behind(repository, monkeypatch, a
         process.communicate(timeout=after_s)
     process.kill()
     process.communicate()
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE_S
     while (left := marked(str(repository))) and time.monotonic() < until:
         time.sleep(0.1)
     assert left == []
@@ -160,7 +161,7 @@ def test_another_pin_gets_an_environment_of_its_own_which_is_kept(pinned) -> Non
     made = []
     for _ in range(2):
         process = gate(pinned, "--workers", "1", "--budget", "5")
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=PATIENCE_S)
         made.append("making its environment" in err)
         assert process.returncode in (0, 1, 2), out + err  # judged: the base imports what only its environment has
         found = json.loads((pinned.parent / "gate.json").read_text())
@@ -176,7 +177,7 @@ def test_killed_while_the_environment_is_made_nothing_is_left_and_the_next_makes
     monkeypatch.setenv(MARK, str(pinned))
     process = gate(pinned, "--workers", "1", "--budget", "5")
     room = pinned / ".git" / trees.ROOM
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE_S
     while not list(room.glob("environment-*/bin/python")) and time.monotonic() < until:
         time.sleep(0.02)
     process.kill()
@@ -187,7 +188,7 @@ def test_killed_while_the_environment_is_made_nothing_is_left_and_the_next_makes
     (place,) = room.glob("environment-*")
     assert not (place / "complete").exists()
     process = gate(pinned, "--workers", "1", "--budget", "5")
-    out, err = process.communicate(timeout=280)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode in (0, 1, 2), out + err
     assert (place / "complete").exists()
 
@@ -195,7 +196,7 @@ def test_killed_while_the_environment_is_made_nothing_is_left_and_the_next_makes
 def test_a_pin_that_cannot_be_had_is_told_in_one_sentence(pinned) -> None:
     (pinned.parent / "wheels" / "tiny-1.0-py3-none-any.whl").unlink()
     process = gate(pinned, "--workers", "1")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
     assert "the base's environment could not be made" in err
     assert "tiny==1.0" in err

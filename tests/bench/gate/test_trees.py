@@ -75,7 +75,7 @@ from pathlib import Path
 from bench.gate import base_environment, trees
 with trees.worktree(Path(sys.argv[1]), sys.argv[2]) as tree:
     print(tree, flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from bench.gate.verdict import RowResult
 from bench.sequential_test import FAIL, MISSING, PASS, UNSURE, Rule
+from sampler import strict_json
 from tests.bench.gate.made_up import LIMITS, failing, noisy, pair, passing, result, row
 
 
@@ -92,7 +93,8 @@ def test_an_improvement_counts_only_under_the_ratchet_only_confirmed_and_only_un
 
 
 def test_json_holds_every_pair_and_is_json() -> None:
-    found = json.loads(json.dumps(result([failing(), row("none", problem="gone")], control=passing()).json()))
+    made = result([failing(), row("none", problem="gone")], control=passing())
+    found = json.loads(strict_json.dumps(made.json()))
     assert len(found["rows"][0]["pairs"]) == 60
     assert len(found["rows"][0]["confirming"]) == 60
     assert found["rows"][0]["verdict"] == "FAIL"

@@ -1,13 +1,14 @@
 """Drawn pictures: kept by content, resumed where stopped, and never taken for those of other code."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from bench.quality import content, drawing, plan
+from bench.quality import content, drawing, plan, trial
 from bench.quality.drawing import BATCHED, Point
 from sampler.errors import UsageError
 from sampler.models import load_model
@@ -125,21 +126,52 @@ def test_a_textbooks_strided_loop_is_its_table() -> None:
 
 
 def test_the_plan_names_every_lossy_row_and_its_control(monkeypatch) -> None:
-    for device in ("cpu", "cuda"):
-        known = plan.points(device)
-        named = {p for d in plan.rows(device).values() for p in (d.point, d.control) if p}
-        assert named <= set(known)
-        assert {n for n, _ in plan.wanted(50, device)} == set(known)
+    for has in (True, False):
+        monkeypatch.setattr(plan.cpu, "has_bf16", lambda has=has: has)
+        for device in ("cpu", "cuda"):
+            known = plan.points(device)
+            named = {p for d in plan.rows(device).values() for p in (d.point, d.control) if p}
+            assert named <= set(known)
+            assert {n for n, _ in plan.wanted(50, device)} | set(plan.left_out(device)) == set(known)
+    assert set(plan.left_out()) == {"half-1000", "half-limited-1000", "autocast-1000"}  # no instructions for them
     monkeypatch.setattr(plan.cpu, "has_bf16", lambda: True)
+    assert not plan.left_out()
     wanted = plan.wanted(200)
     anchors = wanted[: len(plan.ANCHORS)]
     assert {n for n, _ in anchors} == set(plan.ANCHORS)
     assert {n for _, n in anchors} == {400}
-    assert dict(wanted)["ddim-50" + plan.FRESH] == 400  # at fresh seeds as many as at those that chose
     numbers = dict(wanted)
+    assert numbers["ddim-50" + plan.FRESH] == 400  # at fresh seeds as many as at those that chose
     assert (numbers["ddim-50"], numbers["strided-250"], numbers[plan.EAGER]) == (400, 200, 50)
+    assert (numbers["half-1000"], numbers["autocast-1000"], numbers["ddim-1000"]) == (400, 200, 50)
     assert {n for _, n in plan.wanted(200, "cuda")} == {200}
-    for has, expected in ((True, 200), (False, 50)):  # bfloat16 without its instructions is eleven times slower
-        monkeypatch.setattr(plan.cpu, "has_bf16", lambda has=has: has)
-        assert dict(plan.wanted(200))["autocast-1000"] == dict(plan.wanted(200))["half-1000"] == expected
     assert max(numbers.values()) == numbers[plan.REFERENCE]  # a pair for every picture
+
+
+def one_step_called_the_reference() -> dict[str, Point]:
+    one = ancestral(load_model("fashion-mnist").schedule, [999])
+    return {name: replace(point, path=one) if name == plan.REFERENCE else point for name, point in
+            plan.points().items()}  # fmt: skip
+
+
+def test_shipped_pictures_are_taken_over_only_where_the_first_of_them_are_drawn_alike(tmp_path: Path) -> None:
+    few, wanted = one_step_called_the_reference()[plan.REFERENCE], {plan.REFERENCE: 40}
+    drawing.draw(one_step_called_the_reference, [*wanted.items()], tmp_path / "drawn", 1)
+    here = drawing.read(few, 40, tmp_path / "drawn")
+    pixels = ((here.images + 1) * 127.5).round().to(torch.uint8)
+    off, changed = pixels.clone(), pixels.clone()
+    off[3, 0, 5, 5] ^= 1  # another machine's rounding
+    changed[:20] = pixels[20:]
+    for name, ships, taken in (("same", pixels, True), ("off", off, True), ("changed", changed, False)):
+        file, store = tmp_path / f"{name}.npz", tmp_path / name
+        np.savez_compressed(file, reference=ships.numpy())
+        first = drawing.folder(few, store)
+        first.mkdir(parents=True)
+        (first / "0000.npz").write_bytes((drawing.folder(few, tmp_path / "drawn") / "0000.npz").read_bytes())
+        adopt = partial(trial.adopt, one_step_called_the_reference, wanted, store, 1, lambda text: None, file, dear=1)
+        assert list(adopt()) == ([plan.REFERENCE] if taken else [])
+        kept = drawing.kept(few, store)
+        assert len(kept.labels) == (40 if taken else 20)
+        if taken:
+            assert torch.equal(kept.images[20:], here.images[20:])
+            assert not adopt()  # they are there

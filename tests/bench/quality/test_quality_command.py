@@ -13,12 +13,15 @@ from bench import __main__, environment
 from bench.contenders import CONTENDERS
 from bench.environment import ROOT
 from bench.quality import charts, command, plan, record, tables
+from bench.quality.drawing import Drawn
 from bench.quality.equivalence import EQUIVALENT, LOSSES, UNSURE, WORSE, Loss
-from bench.quality.judging import Figures
+from bench.quality.judging import Figures, real_images
 from bench.quality.record import Judged, Quality
 from bench.quality.same_noise import Divergence
 from bench.quality.trial import GOOD, Power, Tried
 from bench.report import quality_chart
+from sampler.errors import UsageError
+from tests.bench.committed import assert_same_csv, assert_same_tables
 from tests.bench.synthetic import ENVIRONMENT
 
 N = 200
@@ -214,19 +217,69 @@ def test_layer_1_alone_keeps_the_pictures_found_before_and_says_of_when(tmp_path
     assert __main__.main(arguments) == 3
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/quality/quality.json")), ids=lambda p: p.parts[-3])
+@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/quality/quality.json.gz")), ids=lambda p: p.parts[-3])
 def test_what_is_committed_is_made_from_the_committed_result(path: Path) -> None:
     found = record.load(path)
     assert found.judged
     assert found.divergence
-    for name, content in {"quality.md": tables.markdown(found), "quality.csv": tables.csv(found)}.items():
-        assert (path.parent / name).read_text() == content
+    assert_same_tables((path.parent / "quality.md").read_text(), tables.markdown(found))
+    assert_same_csv((path.parent / "quality.csv").read_text(), tables.csv(found))
     assert found.failures() == []
     assert found.metric_holds
 
 
 def test_the_readme_says_what_was_found() -> None:
     readme = (ROOT / "README.md").read_text().splitlines()
-    found = record.load(ROOT / "results" / "amd-epyc-avx512-2cpu" / "quality" / "quality.json")
+    found = record.load(ROOT / "results" / "amd-epyc-avx512-2cpu" / "quality" / "quality.json.gz")
     for line in tables.claimed(found).splitlines():
         assert line in readme
+
+
+def test_rows_chosen_are_judged_with_what_they_stand_on_and_nothing_else() -> None:
+    found = plan.of_rows(["ddim"])
+    assert {*plan.ANCHORS, "ddim-50", "ddim-50-seed1", "ancestral-50"} == found
+    assert found < set(plan.points())
+    with pytest.raises(UsageError, match="unknown row 'all-lossless'"):
+        plan.of_rows(["all-lossless"])
+
+
+def test_a_result_of_some_rows_has_no_curves_and_is_written_all_the_same(tmp_path: Path) -> None:
+    found = made_up()
+    kept = plan.of_rows(["ddim"])
+    found.judged = {name: one for name, one in found.judged.items() if name in kept}
+    assert not found.whole
+    assert made_up().whole
+    names = {path.name for path in command.write(found, tmp_path, tmp_path / "nothing")}
+    assert names == {"quality.csv", "quality.md", "divergence.png"}
+    page = (tmp_path / "quality.md").read_text()
+    assert "| ddim |" in page
+    assert "## Steps" not in page
+    assert "Best scale" not in tables.claimed(found)
+
+
+def test_sheets_are_written_of_kept_pictures_and_their_grades_make_a_column(tmp_path: Path, monkeypatch) -> None:
+    images, labels = real_images()
+    drawn = Drawn(images[:200], labels[:200], 1.0, "d")
+    monkeypatch.setattr(command.drawing, "read", lambda point, count, store: drawn)
+    assert command.sheets(tmp_path / "blind", "cpu") == 0
+    (table,) = (tmp_path / "blind").glob("*.csv")
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], *(f"{line}{int(i % 4 == 0)}" for i, line in enumerate(lines[1:]))]) + "\n")
+    found = made_up()
+    command.grade(found, [table], tmp_path / "blind" / "key.json")
+    rated = found.by_eye["ddim-50"]
+    assert (rated.pictures, rated.raters) == (200, 1)
+    assert sum(one.faulty for one in found.by_eye.values()) == -(-len(lines[1:]) // 4)
+    assert f"{rated.faults.value:.0%} [" in tables.rows(found)
+    frame = pd.read_csv(io.StringIO(tables.csv(found)), index_col="point")
+    assert frame.faulty["ddim-50"] == rated.faults.value
+    (tmp_path / "q.json").write_text(found.json())
+    assert record.load(tmp_path / "q.json").by_eye == found.by_eye
+    del found.judged["ddim-50"]
+    with pytest.raises(UsageError, match="this result has not judged"):
+        command.grade(found, [table], tmp_path / "blind" / "key.json")
+
+
+def test_without_kept_pictures_there_are_no_sheets(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="first run: python -m bench quality"):
+        command.sheets(tmp_path / "blind", "cpu", tmp_path / "nothing")

@@ -8,8 +8,8 @@ from bench import __main__
 from bench.__main__ import failures, unsure
 from bench.contenders import AT_FEWER_STEPS, CONTENDERS, Contender, ddim_path
 from bench.environment import ROOT
-from bench.quality import judged, plan
-from bench.quality.equivalence import EQUIVALENT, LOSSES, NOT_JUDGED, UNSURE, WORSE, Loss
+from bench.quality import judged, plan, trial
+from bench.quality.equivalence import EQUIVALENT, JUDGED_FROM, LOSSES, NOT_JUDGED, UNSURE, WORSE, Loss, verdict
 from bench.quality.judging import Figures
 from bench.report import rows_table, table, textbook_table
 from bench.workload import workload
@@ -87,18 +87,26 @@ def test_every_lossy_row_that_promises_something_can_be_judged() -> None:
             assert name in plan.rows(device)
 
 
-def test_a_speed_run_judges_what_is_kept_and_draws_what_is_cheap(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(judged, "FEW", 50)
+def test_a_speed_run_draws_what_a_verdict_needs_or_nothing(tmp_path, monkeypatch) -> None:
+    """Fewer pictures than a verdict needs would only spend the run's time."""
+    monkeypatch.setattr(judged.drawing, "draw_now", lambda point, samples: trial_pictures(samples))
     events: list[dict] = []
     judged.measure(workload("quick"), ["ddim", "textbook"], 100.0, lambda **e: events.append(e), tmp_path)
     found = [e for e in events if e["event"] == "quality"]
     assert [(e["row"], e["source"]) for e in found] == [("ddim", "drawn now")]  # 1,000 steps do not fit
     figures = Figures.from_json(found[0]["figures"])
-    assert figures.pictures == 50
-    assert figures.accuracy.value > 0.8
-    low, high = figures.losses["kernel"].interval
-    assert high - low > 0.05  # honest: so few say little
-    assert figures.losses["kernel"].lower < CONTENDERS["ddim"].budget.kernel
+    assert figures.pictures == JUDGED_FROM
+    assert verdict(figures.losses, CONTENDERS["ddim"].budget)[0] != NOT_JUDGED
+    events.clear()
+    job = workload("quick")
+    judged.measure(job, ["ddim"], job.quality_s, lambda **e: events.append(e), tmp_path)
+    assert "quality" not in {e["event"] for e in events}  # 50 steps take longer than a tenth of the run
+    assert {job.quality_s / job.budget_s, workload("full").quality_s / workload("full").budget_s} == {0.1}
+
+
+def trial_pictures(samples: int):
+    seen = trial.shipped("100 steps").first(samples)
+    return seen.images, seen.set.labels
 
 
 MINE = Contender("mine", "ten steps", VARIANTS["batched-cfg"], ddim_path(1 / 100), lossless=False,
@@ -119,7 +127,7 @@ def test_a_row_of_ones_own_is_held_to_the_budget_that_it_states(lost: float, ver
 
 
 def test_pictures_of_a_row_of_ones_own_are_drawn_by_it_and_judged(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(judged, "FEW", 50)
+    monkeypatch.setattr(judged, "JUDGED_FROM", 50)
     events: list[dict] = []
     for contender in (MINE, replace(MINE, name="same", lossless=True, budget=None)):
         judged.measure_own(workload("quick"), contender, 60.0, lambda **e: events.append(e), tmp_path)

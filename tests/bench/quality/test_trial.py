@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from bench.contenders import AT_EQUAL_STEPS, AT_FEWER_STEPS
-from bench.quality import drawing, judged, plan, trial
+from bench.quality import blind, drawing, judged, plan, trial
 from bench.quality.classifier import WEIGHTS
 from bench.quality.drawing import Drawn
-from bench.quality.equivalence import EQUIVALENT, PASSES, STRANGENESS, STRANGENESS_ERROR, WORSE, losses
+from bench.quality.equivalence import EQUIVALENT, PASSES, WORSE, losses, verdict
 from bench.quality.real import load as load_real
-from bench.quality.trial import FEW_LIMITED, FEWER, GOOD, MIXED, REFUSED, Power, Tried
+from bench.quality.trial import FEW_LIMITED, FEWER, GOOD, MIXED, REFUSED, SPOILT, Power, Tried
 from sampler.errors import UsageError
 
 BAD = {
     "noise", "a constant image", "one sample repeated", "one sample a label repeated", "25 of 1,000 steps",
     "wrong labels", "a shifted noise schedule", "images inverted in intensity", "limited guidance, 50 DDIM steps",
-    "no guidance, 50 DDIM steps", "every second picture unguided",
+    "no guidance, 50 DDIM steps", "every second picture unguided", *SPOILT,
 }  # fmt: skip
 
 
@@ -125,11 +125,30 @@ def test_the_budgets_follow_from_the_anchors(tried: dict[str, Tried]) -> None:
         assert AT_EQUAL_STEPS.margin(loss)[1] == pytest.approx(of.error / 2, rel=0.05)
 
 
-def test_the_budget_of_strangeness_is_a_quarter_of_what_leaving_guidance_out_costs() -> None:
-    unguided, reference = trial.shipped("unguided").set, trial.shipped("reference").set
+def test_the_budget_of_strangeness_is_a_share_of_what_leaving_guidance_out_costs() -> None:
+    reference, unguided = (trial.shipped(name).set for name in ("reference", "unguided"))
     lost = losses(unguided, reference, load_real().train)["strangeness"]
-    assert pytest.approx(lost.value / 4, abs=1e-3) == STRANGENESS
-    assert pytest.approx(lost.error / 4, abs=1e-3) == STRANGENESS_ERROR
+    for budget, share in ((AT_FEWER_STEPS, 4), (AT_EQUAL_STEPS, 8)):
+        assert pytest.approx(lost.value / share, abs=1e-3) == budget.strangeness
+        assert pytest.approx(lost.error / share, abs=1e-3) == budget.strangeness_error
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+@pytest.mark.parametrize("name", SPOILT)
+def test_spoilt_pictures_are_found_whichever_are_replaced(name: str, seed: int) -> None:
+    share, grade = SPOILT[name]
+    seen, reference = trial.spoilt(trial.shipped, share, grade, seed), trial.shipped("reference")
+    assert (seen.set.strange != reference.set.strange).double().mean() == pytest.approx(share, abs=0.02)
+    found = losses(seen.set, reference.set, load_real().train)
+    assert verdict(found, AT_EQUAL_STEPS)[0] == WORSE
+    assert found["kernel"].value < AT_EQUAL_STEPS.kernel / 2  # which no distance of the sets would have said
+
+
+def test_a_break_in_ten_costs_about_what_rows_of_few_steps_may_lose() -> None:
+    reference = trial.shipped("reference").set
+    costs = [losses(trial.spoilt(trial.shipped, 0.1, blind.BROKEN, seed).set, reference, load_real().train)
+             ["strangeness"].value for seed in range(6)]  # fmt: skip
+    assert sum(costs) / 6 == pytest.approx(AT_FEWER_STEPS.strangeness, rel=0.25)
 
 
 def test_what_ships_is_written_and_missing_pictures_are_named(tmp_path, monkeypatch, capsys) -> None:

@@ -36,13 +36,13 @@ def browser() -> Iterator:
 @pytest.fixture(scope="session")
 def measured() -> Measurement:
     """The newest committed result of a machine."""
-    return store.load(store.newest(machine=MACHINE))
+    return store.load(store.newest(store.KEPT, MACHINE))
 
 
 @pytest.fixture(scope="session")
 def measured_page(measured: Measurement, tmp_path_factory) -> Path:
     """Its page, with a made-up walk."""
-    beside = replace(sources.beside(store.newest(machine=MACHINE).parent), walk=made_up.walk())
+    beside = replace(sources.beside(store.newest(store.KEPT, MACHINE).parent), walk=made_up.walk())
     return _written(tmp_path_factory, measured, beside)
 
 

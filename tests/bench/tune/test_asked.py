@@ -1,5 +1,6 @@
 """How a question is read and named, and what cannot be asked."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -168,7 +169,8 @@ def test_everything_is_measured_at_one_batch_by_the_time_of_its_steps(budget, in
 
 
 def test_further_rows_make_another_question_and_take_no_name_of_the_seams(tmp_path):
-    assert replace(QUESTION, contenders="my/rows.py").name == QUESTION.name + "_my-rows.py"
+    named = replace(QUESTION, contenders="my/rows.py").name
+    assert re.fullmatch(re.escape(QUESTION.name) + r"_my-rows\.py-[0-9a-f]{8}", named)
     taken = tmp_path / "taken.py"
     taken.write_text("from bench.tune.space import CONTENDERS as ALL\nCONTENDERS = [ALL[0]]\n")
     question = replace(QUESTION, contenders=str(taken))
