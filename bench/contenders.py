@@ -117,7 +117,7 @@ class Contender:
     def compiles(self) -> int:
         """How much its first call compiles where no cache helps: nothing, an update, a step, or two of them."""
         if self.variant.runtime in COMPILED:
-            return 2 + (self.variant.guided_between != (0.0, 1.0))  # where guidance is limited, steps without it too
+            return 2 + (not self.variant.guides_everywhere)  # where guidance is limited, steps without it too
         return int(self.variant.update is not REFERENCE_VARIANT.update)
 
     def unavailable(self, device: str) -> str:

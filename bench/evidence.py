@@ -21,7 +21,7 @@ class Seen:
 
     batch: images at once. counts: of a `Tally`: steps, guided steps, network calls by batch, replays, compilations.
     asked_steps: the workload's; timesteps: of the model's schedule; path_steps: on the row's own path; loop_steps:
-    steps its loop really took.
+    steps its loop really took; guided_steps: where guidance is limited, those of the path where it is on.
     products: convolutions and matrix products that ran, as (kind, number format, batch, how often).
     convolutions: of the network, a call; pointwise: those of them that are 1×1. kernels: device kernels by name.
     nhwc: convolution outputs that were channels-last, and all. In the loop: copies, between host and device; launches,
@@ -35,6 +35,7 @@ class Seen:
     timesteps: int = 1000
     path_steps: int | None = None
     loop_steps: int | None = None
+    guided_steps: int | None = None
     products: list[list[Any]] | None = None
     convolutions: int = 0
     pointwise: int = 0
@@ -292,6 +293,15 @@ def keeps_nothing(seen: Seen) -> Finding | None:
     return Finding(False, f"{text}; the coefficient table takes {seen.table_bytes:,} B of that")
 
 
+def guides(seen: Seen) -> Finding | None:
+    """Where guidance is limited to some noise levels, some step of the row lies there."""
+    if seen.guided_steps is None:
+        return None
+    if not seen.guided_steps:
+        return Finding(False, f"guides no step of {seen.path_steps:,}")
+    return Finding(True, f"guides {seen.guided_steps:,} of {seen.path_steps:,} steps")
+
+
 def every_step(asked: int, timesteps: int) -> int:
     return asked
 
@@ -307,5 +317,5 @@ def _nonzero(counts: dict[int, int]) -> dict[int, int]:
 
 
 # what each way to run must show; a contender names what differs from PLAIN
-ALWAYS: tuple[Proof, ...] = (keeps_nothing, stays_on_the_device, settled)
+ALWAYS: tuple[Proof, ...] = (keeps_nothing, stays_on_the_device, settled, guides)
 PLAIN: tuple[Proof, ...] = (takes(every_step), called(twice), in_float32, *ALWAYS)

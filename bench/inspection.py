@@ -77,7 +77,7 @@ class Inspection:
                   **triton.added_to(compile_times()))  # fmt: skip
         self._memory("weights loaded", loading, 0)
         self.static.keep(calling, packs=self.contender.variant.runtime is runtime.compiled_frozen)
-        self._memory("first call", calling, memory.state_bytes(self.stage))
+        self._memory("first call", calling, memory.state_bytes(self.arm, self.stage))
         if model.device.type == "cuda":
             torch.cuda.empty_cache()  # what compiling and tuning left in reserve is not the steady state's
         self.tally.clear()
@@ -99,7 +99,7 @@ class Inspection:
             rises.append(usage.live_peak - usage.live_before)
             if steps == few:
                 usage.held = usage.held if held is None else held
-                self._memory("steady", usage, memory.state_bytes(self.stage))
+                self._memory("steady", usage, memory.state_bytes(self.arm, self.stage))
         self.kept_bytes = max(kept, (rises[1] - rises[0]) / (many - few))
         self.emit(event="timeline", row=self.contender.name, steps=many, points=memory.thinned(fresh.timeline))
         if self._is_eager():
@@ -159,7 +159,7 @@ class Inspection:
         seen = evidence.Seen(
             batch=self.stage.batch, counts=counts,
             asked_steps=self.workload.steps, timesteps=self.workload.timesteps, path_steps=self.arm.steps,
-            loop_steps=loop_steps(self.arm, self.stage),
+            loop_steps=loop_steps(self.arm, self.stage), guided_steps=self._guided_steps(),
             products=profile.products, convolutions=convolutions, pointwise=pointwise,
             kernels={**profile.kernels, **natives}, nhwc=(sum(self.layouts), len(self.layouts)), copies=profile.copies,
             launches=profile.launches, graph_launches=profile.graph_launches,
@@ -170,6 +170,12 @@ class Inspection:
                   findings=[list(f) for f in findings])  # fmt: skip
         self.emit(event="profile", row=self.contender.name, steps=loop.steps,
                   guided=sum(self.arm.guided[i] for i in positions), **profile.json())  # fmt: skip
+
+    def _guided_steps(self) -> int | None:
+        """Of the row's own path, where it limits guidance, and there is any."""
+        if self.contender.variant.guides_everywhere or self.arm.condition is None or self.arm.guidance == 1:
+            return None
+        return sum(self.arm.guided)
 
     def _convolutions(self) -> tuple[int, int]:
         """How many of them a call of the network takes, and how many of those are 1×1."""
@@ -380,10 +386,10 @@ def loop_steps(arm: Arm, stage: Stage) -> int:
         taken += len(x) // stage.batch  # a call of two batches is guided
         return x
 
-    def walk(x: State, leg: Leg, after: AfterStep) -> State:
+    def walk(state: State, leg: Leg, after: AfterStep) -> State:
         nonlocal taken
         taken += len(leg.timesteps)
-        return x
+        return state
 
     if arm.contender.textbook or arm.contender.loop is not None:
         calls = 1 if arm.condition is None or arm.guidance == 1 else 2

@@ -70,8 +70,8 @@ class Arm:
 
     def _filling(self, step_s: float) -> int:
         """Timed steps of a slice in which every kind fills a stretch, in true proportion and by whole graphs."""
-        low, high = self.contender.variant.guided_between
-        rarest = min(high - low, 1 - (high - low)) or 1
+        guided = sum(self.guided) / self.steps
+        rarest = min(guided, 1 - guided) or 1
         whole = self.at_once * (PROPORTION_STEPS if rarest < 1 else 1)
         steps = min(MOST_STRETCH_STEPS, math.ceil(STRETCH_S / step_s)) / rarest
         return whole * math.ceil(round(steps / whole, 6))
@@ -108,8 +108,9 @@ class Arm:
         """For each position, whether the step is guided."""
         if self.condition is None or self.guidance == 1:
             return [False] * self.steps
-        low, high = (share * self.trajectory.train_steps for share in self.contender.variant.guided_between)
-        return [low <= t < high for t in self.timesteps]
+        if self.contender.variant.guides_everywhere:  # also a textbook's loop, which visits other timesteps
+            return [True] * self.steps
+        return self.contender.variant.guides(self.trajectory)
 
     def _advance(self, x: Tensor, positions: list[int], noise: Noise, after_step) -> Tensor:
         if self.contender.textbook:
@@ -205,7 +206,7 @@ class Stage:
             timesteps = tuple(range(self.model.schedule.steps - 1, -1, -1))
         if contender.textbook == "strided":
             timesteps = tuple(textbook.textbook_strided_timesteps(self.model.schedule, trajectory.steps))
-        everywhere = contender.variant.guided_between == (0.0, 1.0)
+        everywhere = contender.variant.guides_everywhere
         # a walk that takes several steps at once (a graph over five) is timed by whole ones
         at_once = getattr(self.built[name].guided, "steps", 1)
         return Arm(
@@ -228,10 +229,9 @@ class Stage:
         of a graph over five steps, as many as make it and the graph that takes what is left over.
         """
         start = time.perf_counter()
-        low, high = arm.contender.variant.guided_between
-        middle = next((i for i, t in enumerate(arm.timesteps) if low <= t / self.model.schedule.steps < high), 0)
+        first = {arm.guided.index(kind) for kind in arm.guided}
         of_a_kind = max(2, getattr(arm.sampler.guided, "steps", 1)) + 1
-        arm.advance(self.x, sorted(of_a_kind * sorted({0, middle})), arm.noise(0, self.batch))
+        arm.advance(self.x, sorted(of_a_kind * sorted(first)), arm.noise(0, self.batch))
         if self.model.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start

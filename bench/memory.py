@@ -55,15 +55,18 @@ def fit(points: Sequence[Sequence[float]]) -> Fit | None:
 
 
 def table_bytes(arm: Arm) -> int:
-    """What a step takes of the trajectory's own tables: its row, as kept and on the device, and its timestep."""
+    """What a step takes of the trajectory's own tables: its row, as kept and on the device, its timestep and level."""
     coefficients = arm.trajectory.rows.shape[1]
     on_device = coefficients * 4 + 8
-    return on_device if arm.model.device.type == "cuda" else on_device + coefficients * 8
+    return on_device if arm.model.device.type == "cuda" else on_device + coefficients * 8 + 8
 
 
-def state_bytes(stage: Stage) -> int:
-    """The loop's own tensors beside the starting noise: the state, its successor, the noise and its stand-in."""
-    return 4 * stage.x.numel() * stage.x.element_size()
+def state_bytes(arm: Arm, stage: Stage) -> int:
+    """The loop's own tensors beside the starting noise: the state, its successor, the noise and its stand-in.
+
+    With memory also the estimates of the step before, and of this one.
+    """
+    return (6 if arm.trajectory.remembers else 4) * stage.x.numel() * stage.x.element_size()
 
 
 @dataclass
@@ -88,7 +91,8 @@ def build(meter, stage: Callable[[], Stage], arm: Callable[[Stage], Arm], weight
         made = stage()
     with meter.watch() as of_arm:
         contender = arm(made)
-    table = contender.trajectory.rows.numel() * 8 if made.model.device.type == "cpu" else 0
+    path = contender.trajectory
+    table = (path.rows.numel() + path.noise.numel()) * 8 if made.model.device.type == "cpu" else 0
     copies = max(0, of_arm.live_after - of_arm.live_before - table)
     return made, contender, Static(weights + copies, of_stage.live_after - of_stage.live_before + table)
 

@@ -29,8 +29,7 @@ from sampler.generate import initial_noise, to_unit
 from sampler.guidance import Condition
 from sampler.models import Model, load_model
 from sampler.noise import PhiloxNoise
-from sampler.posterior import combine, estimate_x0
-from sampler.runtime import state_of
+from sampler.posterior import State, combine, estimate_x0
 from sampler.trajectory import Trajectory
 from sampler.variants import VARIANTS, build, run
 
@@ -131,14 +130,14 @@ def _frames(way: str, model: Model, path: Trajectory, seed: int, count: int, vis
 
     def look(i: int, x: Tensor) -> None:
         if i < path.steps and path.timesteps[i] in visited:
-            out = combine(predictions[i](x, timesteps[i : i + 1])).to(x.dtype)
+            out = combine(predictions[i](State(x), timesteps[i : i + 1])).to(x.dtype)
             epsilon = out if model.prediction == "epsilon" else _noise_of(x, out, rows[i], signal[i])
             kept.append((x.cpu().clone(), estimate_x0(x, out, rows[i]).cpu(), epsilon.cpu()))
 
     x = initial_noise(model, path, noise, count)
     with torch.inference_mode(), sampler.context():
         look(0, x)
-    end = run(sampler, x, path, noise, after_step=lambda i, x: look(i + 1, state_of(x))).float().cpu()
+    end = run(sampler, x, path, noise, after_step=lambda i, x: look(i + 1, x)).float().cpu()
     kept.append((end, end, torch.zeros_like(end)))
     return Way(way, path.steps, *(torch.stack(frames).numpy() for frames in zip(*kept, strict=True)))
 

@@ -125,7 +125,7 @@ class Work:
             self.fault(name, error)
             return False
         self.tally.forget(name)  # a first call may still have captured or compiled
-        if seconds > SLOW_STEP_S and arm.contender.variant.guided_between == (0.0, 1.0):
+        if seconds > SLOW_STEP_S and arm.contender.variant.guides_everywhere:
             arm.slice_steps = 1
         arm.warm_for(wall_s)
         return True

@@ -4,14 +4,12 @@ Triton is imported on the first call, so this module can be imported without it.
 """
 
 from functools import lru_cache
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from kernels.inputs import FedLike, GuidedLike, KeyLike, halves, same_shape
+from kernels.inputs import GuidedLike, KeyLike, halves, remembered, same_shape
 
-F = TypeVar("F", bound=FedLike)
 NARROW = 2**31 - 2**16  # positions up to here are counted in 32 bits, the last block's overhang included
 
 
@@ -28,20 +26,39 @@ def available(device: torch.device) -> str | None:
 
 
 def fused_posterior(
-    x: Tensor, out: Tensor | GuidedLike, z: Tensor, row: Tensor, destination: Tensor | None = None
+    x: Tensor,
+    out: Tensor | GuidedLike,
+    z: Tensor,
+    row: Tensor,
+    destination: Tensor | None = None,
+    *,
+    before: Tensor | None = None,
+    x0: Tensor | None = None,
+    feed: Tensor | None = None,
 ) -> Tensor:
     """`sampler.posterior.posterior` in one pass over memory, equal to it bit for bit in float32.
 
     x: [B, ...] float32, z: the same shape; out: the same shape in float32, float16 or bfloat16, strided
     if need be, or a guided pair, combined in float32; row: [6] float32 on the device. NaN is propagated.
     destination: contiguous, x itself or memory that no other input shares; a fresh tensor otherwise.
+    With memory, row is [7], with g; before: the x0 of the step before, like x; x0: where this step's goes, contiguous,
+    `before` itself or memory that no other input shares. feed: where what the network reads next goes, [B or 2B, ...]
+    contiguous, of any float dtype: the next state, cast and doubled.
     """
     same_shape("z", z, x)
-    return _launch(x, out, row, destination, z=z.contiguous())
+    return _launch(x, out, row, destination, z=z.contiguous(), before=before, x0=x0, feed=feed)
 
 
 def fused_posterior_drawn(
-    x: Tensor, out: Tensor | GuidedLike, key: KeyLike, row: Tensor, destination: Tensor | None = None
+    x: Tensor,
+    out: Tensor | GuidedLike,
+    key: KeyLike,
+    row: Tensor,
+    destination: Tensor | None = None,
+    *,
+    before: Tensor | None = None,
+    x0: Tensor | None = None,
+    feed: Tensor | None = None,
 ) -> Tensor:
     """`fused_posterior` with z = `sampler.noise.NoiseKey.draw`, made in registers and never stored.
 
@@ -49,18 +66,7 @@ def fused_posterior_drawn(
     when the kernel runs, so that a captured graph sees their new values; a plain integer stays frozen in it.
     Nothing is drawn where σ = 0.
     """
-    return _launch(x, out, row, destination, key=key)
-
-
-def fused_posterior_fed(x: F, out: Tensor | GuidedLike, key: KeyLike, row: Tensor, destination: F | None = None) -> F:
-    """`fused_posterior_drawn` that also writes what the network reads next, cast and doubled, in the same pass.
-
-    x: the state [B, ...] float32 and the network's input [B or 2B, ...] of any float dtype, whose values
-    are not read; returns the same two for the next step. destination may be x.
-    """
-    feed = torch.empty_like(x.input) if destination is None else destination.input
-    state = None if destination is None else destination.state
-    return x._replace(state=_launch(x.state, out, row, state, key=key, feed=feed), input=feed)
+    return _launch(x, out, row, destination, key=key, before=before, x0=x0, feed=feed)
 
 
 def fused_normal(key: KeyLike, like: Tensor) -> Tensor:
@@ -86,14 +92,19 @@ def _launch(
     *,
     z: Tensor | None = None,
     key: KeyLike | None = None,
+    before: Tensor | None = None,
+    x0: Tensor | None = None,
     feed: Tensor | None = None,
 ) -> Tensor:
-    x, row = _state(x, row)
+    x, row = _state(x, row, 6 + remembered(before, x0, x))
+    before = None if before is None else before.contiguous()
     from kernels import posterior_kernel
 
     conditional, unconditional, scale = halves(out, x)
     destination = torch.empty_like(x) if destination is None else destination
-    _check_destination(destination, x, conditional, unconditional, z)
+    _check_written("destination", destination, x, "x", before, conditional, unconditional, z, x0)
+    if before is not None and x0 is not None:
+        _check_written("x0", x0, before, "before", x, conditional, unconditional, z)
     if x.numel() == 0:
         return destination
     strides = _strides(conditional)
@@ -111,8 +122,8 @@ def _launch(
 
     with torch.cuda.device_of(x):
         posterior_kernel.posterior[grid](
-            destination, *feeds, x, z, seed, ids, step, row, conditional, unconditional, scale, elements, *strides,
-            x.numel().bit_length(), WIDE=max(elements, reach) > NARROW, **posterior_kernel.OPTIONS,
+            destination, *feeds, x0, x, before, z, seed, ids, step, row, conditional, unconditional, scale, elements,
+            *strides, x.numel().bit_length(), WIDE=max(elements, reach) > NARROW, **posterior_kernel.OPTIONS,
         )  # fmt: skip
     return destination
 
@@ -129,28 +140,28 @@ def _strides(out: Tensor) -> tuple[int, int | None, int, int] | None:
     return None
 
 
-def _state(x: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+def _state(x: Tensor, row: Tensor, columns: int) -> tuple[Tensor, Tensor]:
     reason = available(x.device)
     if reason is not None:
         raise RuntimeError(reason)
     if x.dtype is not torch.float32:
         raise ValueError(f"x is {x.dtype}; the state of the Triton kernel is torch.float32")
-    if row.shape != (6,) or row.dtype is not torch.float32 or row.device != x.device:
+    if row.shape != (columns,) or row.dtype is not torch.float32 or row.device != x.device:
         raise ValueError(
-            f"row must be [6] torch.float32 on {x.device}, got {list(row.shape)} {row.dtype} on {row.device}"
+            f"row must be [{columns}] torch.float32 on {x.device}, got {list(row.shape)} {row.dtype} on {row.device}"
         )
     return x.contiguous(), row.contiguous()
 
 
-def _check_destination(destination: Tensor, x: Tensor, *others: Tensor | None) -> None:
-    """An element is read and written by the same thread, so x may be overwritten; nothing else that is read."""
-    same_shape("destination", destination, x)
-    if destination.dtype is not torch.float32 or not destination.is_contiguous():
-        raise ValueError(f"destination must be contiguous and torch.float32, not {destination.dtype}")
-    memory = destination.untyped_storage().data_ptr()
-    shared = [x] if destination.data_ptr() != x.data_ptr() else []
+def _check_written(name: str, to: Tensor, read: Tensor, read_name: str, *others: Tensor | None) -> None:
+    """An element is read and written by the same thread, so `read` may be overwritten; nothing else that is read."""
+    same_shape(name, to, read)
+    if to.dtype is not torch.float32 or not to.is_contiguous():
+        raise ValueError(f"{name} must be contiguous and torch.float32, not {to.dtype}")
+    memory = to.untyped_storage().data_ptr()
+    shared = [read] if to.data_ptr() != read.data_ptr() else []
     if any(t is not None and memory and t.untyped_storage().data_ptr() == memory for t in (*shared, *others)):
-        raise ValueError("destination shares memory with another input; only x itself may be overwritten")
+        raise ValueError(f"{name} shares memory with another input; only {read_name} itself may be overwritten")
 
 
 def _feeds(feed: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:

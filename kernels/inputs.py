@@ -1,6 +1,6 @@
-"""What the kernels take from the seams around them: a guided pair, a noise key, a state with its next input."""
+"""What the kernels take from the seams around them: a guided pair, a noise key, the memory of the step before."""
 
-from typing import Protocol, Self
+from typing import Protocol
 
 from torch import Tensor
 
@@ -34,18 +34,6 @@ class KeyLike(Protocol):
     def step(self) -> int | Tensor: ...
 
 
-class FedLike(Protocol):
-    """A state [B, ...] float32 and what the network reads of it, such as `sampler.posterior.Fed`."""
-
-    @property
-    def state(self) -> Tensor: ...
-
-    @property
-    def input(self) -> Tensor: ...
-
-    def _replace(self, *, state: Tensor, input: Tensor) -> Self: ...
-
-
 def halves(out: Tensor | GuidedLike, x: Tensor) -> tuple[Tensor, Tensor | None, float]:
     """(conditional, unconditional, scale); unconditional is None for a prediction without guidance."""
     if isinstance(out, Tensor):
@@ -54,6 +42,16 @@ def halves(out: Tensor | GuidedLike, x: Tensor) -> tuple[Tensor, Tensor | None, 
     same_shape("out.conditional", out.conditional, x)
     same_shape("out.unconditional", out.unconditional, x)
     return out.conditional, out.unconditional, float(out.scale)
+
+
+def remembered(before: Tensor | None, x0: Tensor | None, x: Tensor) -> bool:
+    """Whether an update has memory: what it reads of the step before, and where its own estimate goes, or neither."""
+    if (before is None) != (x0 is None):
+        raise ValueError("before and x0 belong together: what is read of the step before, and where this step's goes")
+    for name, tensor in (("before", before), ("x0", x0)):
+        if tensor is not None:
+            same_shape(name, tensor, x)
+    return x0 is not None
 
 
 def same_shape(name: str, tensor: Tensor, x: Tensor) -> None:

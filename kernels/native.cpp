@@ -2,7 +2,7 @@
 // one thread, with its noise read or drawn in registers. Compiled by native_build.py, called by native.py.
 //
 // Built with -ffp-contract=off, so every operation rounds as PyTorch's separate ones do and the update with
-// noise from memory equals the definition bit for bit. `destination` may be any of the inputs.
+// noise from memory equals the definition bit for bit. `destination` may be any of the inputs, and so may `x0`.
 //
 // The updates take PyTorch's own tensors (`tensor._cdata`) and look at them here: asked from Python between two
 // network calls, when its code has left the caches, the same dozen questions make the update longer.
@@ -19,7 +19,10 @@ using ddpm::COUNTERS;
 using Tensor = c10::TensorImpl;
 
 struct Row {
-    float a, b, c, d, sigma, bound;
+    float a, b, c, d, sigma, bound, g;
+
+    Row(const float* from, bool remembers)
+        : a(from[0]), b(from[1]), c(from[2]), d(from[3]), sigma(from[4]), bound(from[5]), g(remembers ? from[6] : 0) {}
 };
 
 // Whether the kernel can read a tensor as it lies: PyTorch's plain kind on a CPU, none of those derived from it
@@ -35,11 +38,12 @@ bool plain_like(const Tensor* tensor, const Tensor* x) { return plain<float>(ten
 
 const float* floats(const Tensor* tensor) { return static_cast<const float*>(tensor->data()); }
 
-// Whether all of an update's tensors can be read as they lie; unconditional may be null.
+// Whether all of an update's tensors can be read as they lie; unconditional may be null, before and x0 both.
 bool fit(const Tensor* destination, const Tensor* x, const Tensor* conditional, const Tensor* unconditional,
-         const Tensor* row) {
+         const Tensor* row, const Tensor* before, const Tensor* x0) {
     return plain<float>(x) && (destination == x || plain_like(destination, x)) && plain_like(conditional, x) &&
-           (!unconditional || plain_like(unconditional, x)) && plain<float>(row) && row->numel() == 6;
+           (!unconditional || plain_like(unconditional, x)) && plain<float>(row) && row->numel() == (x0 ? 7 : 6) &&
+           (x0 ? before && plain_like(before, x) && plain_like(x0, x) : !before);
 }
 
 // No exception of PyTorch's may reach Python's foreign-function interface, which would end the process.
@@ -63,29 +67,61 @@ struct Output {
     }
 };
 
-// c·x0 + d·x with x0 = clamp(a·x - b·out, ±bound); both comparisons are false for NaN, which passes.
-inline float mean(const Row& row, float x, float out) {
+// The x0 estimates of a trajectory with memory: of the step before, and where this one's go. Null without memory.
+struct Memory {
+    const float* before;
+    float* x0;
+
+    Memory from(int64_t offset) const { return x0 ? Memory{before + offset, x0 + offset} : *this; }
+};
+
+// x0 = clamp(a·x - b·out, ±bound); both comparisons are false for NaN, which passes.
+inline float estimate(const Row& row, float x, float out) {
     float x0 = row.a * x - row.b * out;
     x0 = -row.bound > x0 ? -row.bound : x0;
-    x0 = row.bound < x0 ? row.bound : x0;
-    return row.c * x0 + row.d * x;
+    return row.bound < x0 ? row.bound : x0;
 }
 
-// One update of `count` elements; z is null where noise has no weight.
-void update(float* destination, const float* x, Output out, const float* z, Row row, int64_t count) {
-    const float *conditional = out.conditional, *unconditional = out.unconditional;
+// One update of `count` elements; z is null where noise has no weight, and `before` is not read where it has none.
+void update(float* destination, const float* x, Output out, const float* z, Memory memory, Row row, int64_t count) {
+    const float *conditional = out.conditional, *unconditional = out.unconditional, *before = memory.before;
     const float scale = out.scale;
+    float* kept = memory.x0;
     const auto store = [&](auto value) {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) destination[i] = value(i);
     };
-    const auto plain = [=](int64_t i) { return mean(row, x[i], conditional[i]); };
-    const auto guided = [=](int64_t i) {
-        return mean(row, x[i], unconditional[i] + scale * (conditional[i] - unconditional[i]));
+    const auto plain = [=](int64_t i) { return conditional[i]; };
+    const auto guided = [=](int64_t i) { return unconditional[i] + scale * (conditional[i] - unconditional[i]); };
+    const auto alone = [=](auto out) {
+        return [=](int64_t i) { return row.c * estimate(row, x[i], out(i)) + row.d * x[i]; };
+    };
+    const auto first = [=](auto out) {
+        return [=](int64_t i) {
+            const float x0 = estimate(row, x[i], out(i));
+            kept[i] = x0;
+            return row.c * x0 + row.d * x[i];
+        };
+    };
+    const auto remembering = [=](auto out) {
+        return [=](int64_t i) {
+            const float x0 = estimate(row, x[i], out(i)), mean = row.c * x0 + row.g * before[i];
+            kept[i] = x0;
+            return mean + row.d * x[i];
+        };
     };
     const auto noisy = [=](auto value) { return [=](int64_t i) { return value(i) + row.sigma * z[i]; }; };
-    if (unconditional) z ? store(noisy(guided)) : store(guided);
-    else z ? store(noisy(plain)) : store(plain);
+    const auto with_noise = [=](auto value) { z ? store(noisy(value)) : store(value); };
+    const auto with_memory = [=](auto out) {
+        if (!kept) with_noise(alone(out));
+        else if (row.g == 0) with_noise(first(out));
+        else with_noise(remembering(out));
+    };
+    unconditional ? with_memory(guided) : with_memory(plain);
+}
+
+Memory memory(const Tensor* before, Tensor* x0) {
+    return x0 ? Memory{floats(before), static_cast<float*>(x0->mutable_data())} : Memory{};
 }
 
 // Runs over each sample in chunks of at most 4·COUNTERS elements: work(sample, position, count).
@@ -107,37 +143,39 @@ extern "C" {
 // Both updates return whether they were made: where not, nothing was touched, and a tensor must be converted first.
 
 bool posterior(Tensor* destination, const Tensor* x, const Tensor* conditional, const Tensor* unconditional,
-               float scale, const Tensor* row, const Tensor* z) {
+               float scale, const Tensor* row, const Tensor* before, Tensor* x0, const Tensor* z) {
     return made([=] {
-        if (!fit(destination, x, conditional, unconditional, row) || !plain_like(z, x)) return false;
-        const Row values = *reinterpret_cast<const Row*>(floats(row));
-        auto* to = static_cast<float*>(destination->mutable_data());
-        update(to, floats(x), {floats(conditional), unconditional ? floats(unconditional) : nullptr, scale},
-               values.sigma == 0 ? nullptr : floats(z), values, x->numel());
+        if (!fit(destination, x, conditional, unconditional, row, before, x0) || !plain_like(z, x)) return false;
+        const Row values(floats(row), x0);
+        update(static_cast<float*>(destination->mutable_data()), floats(x),
+               {floats(conditional), unconditional ? floats(unconditional) : nullptr, scale},
+               values.sigma == 0 ? nullptr : floats(z), memory(before, x0), values, x->numel());
         return true;
     });
 }
 
 bool posterior_drawn(Tensor* destination, const Tensor* x, const Tensor* conditional, const Tensor* unconditional,
-                     float scale, const Tensor* row, const Tensor* sample_ids, uint64_t seed, uint32_t step) {
+                     float scale, const Tensor* row, const Tensor* before, Tensor* x0, const Tensor* sample_ids,
+                     uint64_t seed, uint32_t step) {
     return made([=] {
-        if (!fit(destination, x, conditional, unconditional, row) || x->dim() == 0) return false;
+        if (!fit(destination, x, conditional, unconditional, row, before, x0) || x->dim() == 0) return false;
         const int64_t batch = x->sizes()[0], elements = x->numel() / (batch ? batch : 1);
         if (!plain<int64_t>(sample_ids) || sample_ids->dim() != 1 || sample_ids->numel() != batch) return false;
-        const Row values = *reinterpret_cast<const Row*>(floats(row));
+        const Row values(floats(row), x0);
         const Output out{floats(conditional), unconditional ? floats(unconditional) : nullptr, scale};
+        const Memory kept = memory(before, x0);
         auto* to = static_cast<float*>(destination->mutable_data());
         const float* from = floats(x);
         const auto* ids = static_cast<const int64_t*>(sample_ids->data());
         if (values.sigma == 0) {
-            update(to, from, out, nullptr, values, x->numel());
+            update(to, from, out, nullptr, kept, values, x->numel());
             return true;
         }
         chunks(batch, elements, [&](int64_t sample, int64_t start, int64_t count) {
             alignas(32) float z[4 * COUNTERS];
             ddpm::normals(z, (uint32_t)(start / 4), (int)((count + 3) / 4), key(seed, ids, sample, step));
             const int64_t at = sample * elements + start;
-            update(to + at, from + at, out.from(at), z, values, count);
+            update(to + at, from + at, out.from(at), z, kept.from(at), values, count);
         });
         return true;
     });

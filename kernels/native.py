@@ -6,7 +6,7 @@ Runs on the calling thread alone and takes no part in autograd or in `torch.comp
 import torch
 from torch import Tensor, float32
 
-from kernels.inputs import GuidedLike, halves, same_shape
+from kernels.inputs import GuidedLike, halves, remembered, same_shape
 from kernels.native_build import library
 
 
@@ -20,7 +20,13 @@ def available() -> str | None:
 
 
 def native_posterior(
-    x: Tensor, out: Tensor | GuidedLike, z: Tensor, row: Tensor, destination: Tensor | None = None
+    x: Tensor,
+    out: Tensor | GuidedLike,
+    z: Tensor,
+    row: Tensor,
+    destination: Tensor | None = None,
+    before: Tensor | None = None,
+    x0: Tensor | None = None,
 ) -> Tensor:
     """`sampler.posterior.posterior` in one pass; equal to it bit for bit where x, out and z are float32.
 
@@ -28,17 +34,19 @@ def native_posterior(
     guided pair, combined in registers; row: [6] (a, b, c, d, σ, bound). Inputs that are not contiguous
     are copied. destination: contiguous, may be x; a fresh tensor otherwise. NaN is propagated. z is not read
     where σ = 0.
+    With memory, row is [7], with g; before: the x0 of the step before, like x, which is not read where g = 0; x0:
+    where this step's goes, contiguous, may be `before`.
     """
     conditional, unconditional, scale = _parts(out)
     update = library().posterior
     to = torch.empty_like(x, memory_format=torch.contiguous_format) if destination is None else destination
     if update(
         to._cdata, x._cdata, conditional._cdata, None if unconditional is None else unconditional._cdata, scale,
-        row._cdata, z._cdata,
+        row._cdata, None if before is None else before._cdata, None if x0 is None else x0._cdata, z._cdata,
     ):  # fmt: skip
         return to
     x = _state(x, to)
-    pointers, _kept = _converted(x, to, out, row)
+    pointers, _kept = _converted(x, to, out, row, before, x0)
     z = _plain("z", z, x)
     _must(update(*pointers, z._cdata))
     return to
@@ -52,6 +60,8 @@ def native_posterior_drawn(
     step: int | Tensor,
     row: Tensor,
     destination: Tensor | None = None,
+    before: Tensor | None = None,
+    x0: Tensor | None = None,
 ) -> Tensor:
     """`native_posterior` with z = `sampler.noise.philox_normal(seed, sample_ids, step, ...)`, never stored.
 
@@ -62,11 +72,12 @@ def native_posterior_drawn(
     to = torch.empty_like(x, memory_format=torch.contiguous_format) if destination is None else destination
     if update(
         to._cdata, x._cdata, conditional._cdata, None if unconditional is None else unconditional._cdata, scale,
-        row._cdata, sample_ids._cdata, *draw,
+        row._cdata, None if before is None else before._cdata, None if x0 is None else x0._cdata, sample_ids._cdata,
+        *draw,
     ):  # fmt: skip
         return to
     x = _state(x, to)
-    pointers, _kept = _converted(x, to, out, row)
+    pointers, _kept = _converted(x, to, out, row, before, x0)
     if x.dim() == 0:
         raise ValueError("x has no dimension of samples")
     ids = _ids(sample_ids, len(x))
@@ -99,24 +110,33 @@ def _parts(out: Tensor | GuidedLike) -> tuple[Tensor, Tensor | None, float]:
 # What the kernel did not take as it was: converted, or refused in a sentence
 
 
-def _converted(x: Tensor, to: Tensor, out: Tensor | GuidedLike, row: Tensor) -> tuple[list, list[Tensor]]:
-    """The kernel's first six arguments, and the tensors behind them, which must outlive the call."""
+def _converted(
+    x: Tensor, to: Tensor, out: Tensor | GuidedLike, row: Tensor, before: Tensor | None, x0: Tensor | None
+) -> tuple[list, list[Tensor]]:
+    """The kernel's first eight arguments, and the tensors behind them, which must outlive the call."""
     conditional, unconditional, scale = halves(out, x)
-    conditional, row = _plain("out", conditional, x), _row(row)
+    conditional, row = _plain("out", conditional, x), _row(row, remembered(before, x0, x))
     unconditional = None if unconditional is None else _plain("out.unconditional", unconditional, x)
-    pointers = [None if tensor is None else tensor._cdata for tensor in (to, x, conditional, unconditional, row)]
-    kept = [tensor for tensor in (to, x, conditional, unconditional, row) if tensor is not None]
-    return [*pointers[:4], scale, pointers[4]], kept
+    before = None if before is None else _plain("before", before, x)
+    if x0 is not None:
+        _written("x0", x0, x)
+    tensors = (to, x, conditional, unconditional, row, before, x0)
+    pointers = [None if tensor is None else tensor._cdata for tensor in tensors]
+    return [*pointers[:4], scale, *pointers[4:]], [tensor for tensor in tensors if tensor is not None]
 
 
 def _state(x: Tensor, to: Tensor) -> Tensor:
     """x, contiguous; its successor can go where it should."""
     if x.dtype is not float32 or not x.is_cpu:
         raise ValueError(f"x is {x.dtype} on {x.device}; the native kernel takes torch.float32 on a CPU")
-    same_shape("destination", to, x)
-    if to.dtype is not float32 or not to.is_contiguous():
-        raise ValueError(f"destination must be contiguous and torch.float32, not {to.dtype}")
+    _written("destination", to, x)
     return _dense(x)
+
+
+def _written(name: str, to: Tensor, x: Tensor) -> None:
+    same_shape(name, to, x)
+    if to.dtype is not float32 or not to.is_contiguous():
+        raise ValueError(f"{name} must be contiguous and torch.float32, not {to.dtype}")
 
 
 def _plain(name: str, tensor: Tensor, x: Tensor) -> Tensor:
@@ -134,9 +154,10 @@ def _must(made: bool) -> None:
         raise RuntimeError("the native kernel takes dense tensors of PyTorch's own, and one of these is not")
 
 
-def _row(row: Tensor) -> Tensor:
-    if row.numel() != 6:
-        raise ValueError(f"row must hold 6 coefficients (a, b, c, d, σ, bound), got the shape {list(row.shape)}")
+def _row(row: Tensor, remembers: bool) -> Tensor:
+    if row.numel() != 6 + remembers:
+        named = f"{6 + remembers} coefficients (a, b, c, d, σ, bound{', g' * remembers})"
+        raise ValueError(f"row must hold {named}, got the shape {list(row.shape)}")
     if not row.is_cpu:
         raise ValueError(f"row is on {row.device}, but x is on cpu")
     return _dense(row.to(float32))

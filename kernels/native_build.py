@@ -23,7 +23,8 @@ _TORCH = Path(torch.__file__).parent
 # The kernel looks into PyTorch's tensors: their header (C++20), and the library that this process has loaded already
 HEADERS, LIBRARIES = ["-isystem", str(_TORCH / "include")], ["-L", str(_TORCH / "lib"), "-lc10"]
 
-_UPDATE = [c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_void_p, c_void_p]  # destination …, see native.cpp
+# destination, x, conditional, unconditional, scale, row, before, x0, z or sample ids
+_UPDATE = [c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_void_p, c_void_p, c_void_p, c_void_p]
 _KEY = [c_void_p, c_int64, c_int64, c_uint64, c_uint32]  # ids, batch, elements, seed, step
 FUNCTIONS = {
     "posterior": (c_bool, _UPDATE),

@@ -24,7 +24,7 @@ def configurations() -> list[triton.Config]:
 
 def _measured(call, quantiles):
     """A configuration's milliseconds, out of which the tuner chooses; the state may be overwritten again and again."""
-    with kept(posterior.nargs["destination"]):
+    with kept(posterior.nargs["destination"]), kept(posterior.nargs["x0"]):
         return device_ms(call, quantiles)
 
 
@@ -50,21 +50,20 @@ def _prediction(conditional, unconditional, scale, at, exists):
 
 
 @triton.jit
-def _mean(x, out, row):
-    """c·x0 + d·x with x0 = clamp(a·x - b·out, ±bound), NaN included."""
-    a, b, c, d = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
-    bound = tl.load(row + 5)
-    x0 = tl.clamp(a * x - b * out, -bound, bound, propagate_nan=tl.PropagateNan.ALL)
-    return c * x0 + d * x
+def _estimate(x, out, row):
+    """x0 = clamp(a·x - b·out, ±bound), NaN included."""
+    a, b, bound = tl.load(row), tl.load(row + 1), tl.load(row + 5)
+    return tl.clamp(a * x - b * out, -bound, bound, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.autotune(configurations(), key=["size", "plane"], do_bench=_measured, cache_results=True)
 @triton.jit(do_not_specialize=["size"])
-def posterior(destination, feed, feed_again, x, z, seed, sample_ids, step, row, conditional, unconditional, scale,
-              elements, batch_stride, plane, channel_stride, pixel_stride, size,
+def posterior(destination, feed, feed_again, x0, x, before, z, seed, sample_ids, step, row, conditional, unconditional,
+              scale, elements, batch_stride, plane, channel_stride, pixel_stride, size,
               WIDE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """One program writes BLOCK elements of one sample of `destination` [B, elements] float32, which may be x.
 
+    before, x0: the estimate of the step before, and where this step's goes, which may be the same; or None.
     z: noise in memory, or None; seed, sample_ids [B], step: pointers to int64, the noise's key, or None.
     feed, feed_again: where the next network input goes, in its dtype, or None. plane: None where a sample of
     the output is contiguous. size: in what the choice of BLOCK is made anew.
@@ -76,7 +75,12 @@ def posterior(destination, feed, feed_again, x, z, seed, sample_ids, step, row, 
     else:
         out_at = sample * batch_stride + positions // plane * channel_stride + positions % plane * pixel_stride
     state = tl.load(x + at, mask=exists)
-    result = _mean(state, _prediction(conditional, unconditional, scale, out_at, exists), row)
+    estimate = _estimate(state, _prediction(conditional, unconditional, scale, out_at, exists), row)
+    result = tl.load(row + 2) * estimate
+    if before is not None:
+        result += tl.load(row + 6) * tl.load(before + at, mask=exists)
+        tl.store(x0 + at, estimate, mask=exists)
+    result += tl.load(row + 3) * state
     sigma = tl.load(row + 4)
     if z is not None:
         result += sigma * tl.load(z + at, mask=exists).to(tl.float32)

@@ -51,10 +51,11 @@ def device_ms(
 
 
 @contextmanager
-def kept(tensor: Tensor) -> Iterator[None]:
-    """Whatever is written to it inside, it holds the same afterwards."""
-    before = tensor.clone()
+def kept(tensor: Tensor | None) -> Iterator[None]:
+    """Whatever is written to it inside, it holds the same afterwards; None: there is nothing to keep."""
+    before = None if tensor is None else tensor.clone()
     try:
         yield
     finally:
-        tensor.copy_(before)
+        if tensor is not None and before is not None:
+            tensor.copy_(before)

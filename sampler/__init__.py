@@ -6,15 +6,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "VARIANTS", "Condition", "GeneratorNoise", "Model", "NoiseSchedule", "PhiloxNoise", "Samples",
-    "Trajectory", "UsageError", "Variant", "ancestral", "cosine", "ddim", "from_betas", "grid", "linear",
-    "load_model", "sample", "spaced", "strided", "to_unit", "variant",
+    "Trajectory", "UsageError", "Variant", "ancestral", "cosine", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "from_betas",
+    "grid", "linear", "load_model", "sample", "spaced", "strided", "to_unit", "variant",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from sampler.exports import (  # noqa: I001 - as above
         VARIANTS, Condition, GeneratorNoise, Model, NoiseSchedule, PhiloxNoise, Samples,
-        Trajectory, UsageError, Variant, ancestral, cosine, ddim, from_betas, grid, linear,
-        load_model, sample, spaced, strided, to_unit, variant,
+        Trajectory, UsageError, Variant, ancestral, cosine, ddim, dpmpp_2m, dpmpp_2m_sde, from_betas,
+        grid, linear, load_model, sample, spaced, strided, to_unit, variant,
     )  # fmt: skip
 else:
 

@@ -18,10 +18,10 @@ from safetensors.torch import save
 
 from sampler import animate_command, card, check_command, cpu, data, figures, schedule, signal
 from sampler.asked import (
-    SAMPLERS,
     add_drawing_options,
     at_least,
     at_most,
+    check_path,
     class_names,
     fitting_guidance,
     labels_of,
@@ -125,8 +125,7 @@ def run_grid(arguments: argparse.Namespace) -> None:
               batch=arguments.batch, enlarge=arguments.enlarge)  # fmt: skip
     at_most(cpu.usable(), "the CPUs that may be used here", threads=arguments.threads)
     at_most(MOST_ENLARGED, "where a picture of 28 pixels is as wide as a screen", enlarge=arguments.enlarge)
-    if arguments.sampler not in SAMPLERS:  # before anything is loaded
-        raise unknown("sampler", arguments.sampler, SAMPLERS)
+    check_path(arguments.sampler, arguments.spacing)
     way = variant(arguments.variant)
     device = checked_device(arguments.device)
     check_device(way, device)
@@ -139,7 +138,7 @@ def run_grid(arguments: argparse.Namespace) -> None:
     labels = torch.tensor(rows).repeat_interleave(arguments.per_label) if rows else None
     if not model.trained:
         _report(f"note: the weights of {model.name!r} are random, and so will the pictures be")
-    trajectory = path_of(model, arguments.sampler, arguments.steps)
+    trajectory = path_of(model, arguments.sampler, arguments.steps, arguments.spacing)
     check_format("png", model)
     tell(check(model))
     with lacks_told(way):
@@ -242,6 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     add = command(
         "grid", run_grid,
         "python -m sampler grid --labels 0-9 --per-label 8 --guidance 3 --steps 250 --out grid.png\n"
+        "  python -m sampler grid --sampler dpm++2m --steps 8 --spacing logsnr --out eight-steps.png\n"
         "  python -m sampler grid --labels bag,sneaker --sampler ddim --steps 50 --out two-rows.png",
     ).add_argument  # fmt: skip
     add("--out", type=Path, required=True, metavar="PNG", help="the picture to write")

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from sampler import cpu, own_models
-from sampler.asked import at_least, at_most, class_names, fitting_guidance, labels_of, path_of
+from sampler.asked import add_path_options, at_least, at_most, class_names, fitting_guidance, labels_of, path_of
 from sampler.errors import UsageError
 from sampler.files import replacing, writable_picture
 from sampler.generate import Samples, grid, sample
@@ -37,7 +37,7 @@ def run_animate(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     model = load_model(arguments.model, device, arguments.weights)
     rows = labels_of(model, arguments.labels, class_names(arguments.model))
-    trajectory = path_of(model, arguments.sampler, arguments.steps)
+    trajectory = path_of(model, arguments.sampler, arguments.steps, arguments.spacing)
     shown = min(arguments.frames, trajectory.steps)
     guidance = fitting_guidance(model, arguments.guidance)
     check_format("png", model)  # a GIF and a WebP hold no other channels
@@ -82,7 +82,7 @@ def add_to(command: Callable) -> None:
     add("--seed", type=int, default=0, help=f"same seed, same pictures ({given})")
     add("--guidance", type=float, metavar="S", help="scale of guidance; 1 is none (default: 3 where there are labels)")
     add("--steps", type=int, default=100, metavar="N", help=f"sampler steps ({given})")
-    add("--sampler", default="ancestral", help=f"ancestral, ddim or strided ({given})")
+    add_path_options(add)
     add("--variant", default="batched-cfg", help=f"one that `variants` lists ({given})")
     add("--model", default="fashion-mnist", help=f"one that `models` lists, or your own: {own_models.HOW} ({given})")
     add("--weights", type=Path, metavar="FILE", help="your own weights for a shipped model, from `train`")

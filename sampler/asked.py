@@ -14,6 +14,8 @@ SAMPLERS: dict[str, Callable[..., trajectory.Trajectory]] = {
     "ancestral": trajectory.ancestral,
     "ddim": trajectory.ddim,
     "strided": trajectory.strided,
+    "dpm++2m": trajectory.dpmpp_2m,
+    "dpm++2m-sde": trajectory.dpmpp_2m_sde,
 }
 
 
@@ -23,17 +25,32 @@ def add_drawing_options(add: Callable[..., object]) -> None:
     add("--seed", type=int, default=0, help=f"same seed, same pictures ({given})")
     add("--guidance", type=float, metavar="S", help="scale of guidance; 1 is none (default: 3 where there are labels)")
     add("--steps", type=int, metavar="N", help="sampler steps (default: each of the model's timesteps)")
-    add("--sampler", default="ancestral", help=f"{', '.join(SAMPLERS)} ({given})")
+    add_path_options(add)
     add("--variant", default="batched-cfg", help=f"one that `variants` lists ({given})")
     add("--model", default="fashion-mnist", help=f"one that `models` lists, or your own: {HOW} ({given})")
     add("--weights", type=Path, metavar="FILE", help="your own weights for a shipped model, from `train`")
 
 
-def path_of(model: Model, sampler: str, steps: int | None) -> trajectory.Trajectory:
-    """The trajectory of a sampler by its name; steps: how many, None for each of the model's timesteps."""
+def add_path_options(add: Callable[..., object]) -> None:
+    """The options that decide what `path_of` makes, but for the number of steps."""
+    given = "default: %(default)s"
+    add("--sampler", default="ancestral", help=f"{', '.join(SAMPLERS)} ({given})")
+    spacings = ", ".join(trajectory.SPACINGS)
+    add("--spacing", default="trailing", help=f"of the timesteps: {spacings} ({given}; dpm++2m is best with logsnr)")
+
+
+def check_path(sampler: str, spacing: str) -> None:
+    """Refuse a name that there is not, before anything is loaded."""
     if sampler not in SAMPLERS:
         raise unknown("sampler", sampler, SAMPLERS)
-    timesteps = trajectory.spaced(model.schedule, steps or model.schedule.steps)
+    if spacing not in trajectory.SPACINGS:
+        raise unknown("spacing", spacing, trajectory.SPACINGS)
+
+
+def path_of(model: Model, sampler: str, steps: int | None, spacing: str = "trailing") -> trajectory.Trajectory:
+    """The trajectory of a sampler by its name; steps: how many, None for each of the model's timesteps."""
+    check_path(sampler, spacing)
+    timesteps = trajectory.spaced(model.schedule, steps or model.schedule.steps, spacing)
     return SAMPLERS[sampler](model.schedule, timesteps, prediction=model.prediction, clip=model.clip)
 
 

@@ -13,9 +13,9 @@ from sampler.errors import UsageError
 from sampler.guidance import Condition
 from sampler.models import Model
 from sampler.noise import GeneratorNoise, Noise, PhiloxNoise
-from sampler.posterior import estimate_x0
+from sampler.posterior import State, estimate_x0
 from sampler.trajectory import PREDICTIONS, Trajectory
-from sampler.variants import REFERENCE, Sampler, Variant, build, find_first_nonfinite, run
+from sampler.variants import REFERENCE, Sampler, Variant, build, check_guided, find_first_nonfinite, run
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,7 @@ def sample(
     unvisited = set(keep) - set(trajectory.timesteps)
     if unvisited:
         raise UsageError(f"timestep {min(unvisited)} was asked to be kept, but the trajectory does not visit it")
+    check_guided(variant, trajectory, guidance)
     check_model(model, condition)
     noise = PhiloxNoise(seed, range(count)) if noise is None else noise
 
@@ -160,17 +161,17 @@ def _batch(sampler: Sampler, model: Model, trajectory: Trajectory, b: int, noise
     timesteps, rows = trajectory.tables(model.device)
     predictions = sampler.predictions(trajectory)
 
-    def look(i: int, state: Tensor) -> None:
+    def look(i: int, x: Tensor) -> None:
         """Before step i: keep the state and what the network makes of it."""
         t = trajectory.timesteps[i]
         if t in keep:
-            x0 = estimate_x0(state, predictions[i](state, timesteps[i : i + 1]), rows[i])
-            kept[t] = (state.to("cpu", torch.float32, copy=True), x0.float().cpu())  # a step may overwrite the state
+            x0 = estimate_x0(x, predictions[i](State(x), timesteps[i : i + 1]), rows[i])
+            kept[t] = (x.to("cpu", torch.float32, copy=True), x0.float().cpu())  # a step may overwrite the state
 
-    def after(i: int, state: Tensor) -> None:
+    def after(i: int, x: Tensor) -> None:
         advance()
         if keep and i + 1 < trajectory.steps:
-            look(i + 1, state)
+            look(i + 1, x)
 
     if keep:
         with torch.inference_mode(), sampler.context():

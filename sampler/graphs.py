@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sampler.errors import UsageError
 from sampler.noise import NoiseKey
-from sampler.posterior import Fed, Guided, State
-from sampler.runtime import AfterStep, Leg, Step, Walk, parts, state_of
+from sampler.posterior import Guided, State
+from sampler.runtime import AfterStep, Leg, Step, Walk
 
 Replay = Callable[[], None]
 Capture = Callable[[Callable[[], None], Tensor], Replay]  # (work, a tensor on the device) -> replay of that work
@@ -51,15 +51,15 @@ def graphed_compiled(step: Step) -> Walk:
 class _Buffers:
     """What the captured work reads and writes; filled anew before each leg."""
 
-    x: State
+    state: State
     ts: Tensor  # [rows] int64
-    rows: Tensor  # [rows, 6] float32
+    rows: Tensor  # [rows, 6 or 7] float32
     counter: Tensor  # [1] int64: the next row
     key: NoiseKey  # its step is the timestep of the row
 
-    def fill(self, x: State, leg: Leg, key: NoiseKey) -> None:
+    def fill(self, state: State, leg: Leg, key: NoiseKey) -> None:
         """From device memory alone, where the key came from the device (`sampler.variants` sees to that)."""
-        for buffer, value in zip(parts(self.x), parts(x), strict=True):
+        for buffer, value in zip(self.state.parts, state.parts, strict=True):
             buffer.copy_(value)
         self.ts[: len(leg.ts)].copy_(leg.ts)
         self.rows[: len(leg.ts)].copy_(leg.rows)
@@ -88,55 +88,53 @@ class Graphed:
         self._buffers: dict[tuple, _Buffers] = {}
         self._graphs: dict[tuple, Replay] = {}
 
-    def __call__(self, x: State, leg: Leg, after: AfterStep) -> State:
-        key = leg.noise(leg.timesteps[0], state_of(x))
+    def __call__(self, state: State, leg: Leg, after: AfterStep) -> State:
+        key = leg.noise(leg.timesteps[0], state.x)
         if not isinstance(key, NoiseKey):
             raise UsageError("a captured step draws its own noise; give it an update that does")
         n = len(leg.timesteps)
         room = max(SMALLEST_TABLE, 1 << max(n, (WARM_UPS + 1) * self.steps).bit_length())
-        where = (room, *((part.shape, part.dtype, part.device) for part in parts(x)))
+        where = (room, *((part.shape, part.dtype, part.device) for part in state.parts), leg.rows.shape[1])
         single, several = n % self.steps, n // self.steps
         lengths = [1] * single + [self.steps] * several
         if where not in self._buffers:
-            self._buffers[where] = _empty(x, room, key)
+            self._buffers[where] = _empty(state, room, leg.rows.shape[1], key)
         buffers = self._buffers[where]
-        replay = {length: self._graph(buffers, length, where, x, leg, key) for length in set(lengths)}
-        buffers.fill(x, leg, key)
+        replay = {length: self._graph(buffers, length, where, state, leg, key) for length in set(lengths)}
+        buffers.fill(state, leg, key)
         position = leg.first - 1
         for length in lengths:
             replay[length]()
             self.replays += 1
             position += length
-            after(position, state_of(buffers.x))
-        copies = [part.clone() for part in parts(buffers.x)]
-        return Fed(*copies) if isinstance(x, Fed) else copies[0]
+            after(position, buffers.state.x)
+        return buffers.state.each(Tensor.clone)
 
-    def _graph(self, buffers: _Buffers, length: int, where: tuple, x: State, leg: Leg, key: NoiseKey) -> Replay:
+    def _graph(self, buffers: _Buffers, length: int, where: tuple, state: State, leg: Leg, key: NoiseKey) -> Replay:
         if (length, where) not in self._graphs:
-            buffers.fill(x, leg, key)  # so that the warm-up works on real numbers
+            buffers.fill(state, leg, key)  # so that the warm-up works on real numbers
 
             def work() -> None:
                 for _ in range(length):
                     t = buffers.ts.index_select(0, buffers.counter)
                     row = buffers.rows.index_select(0, buffers.counter)[0]
-                    self.step.advance(buffers.x, buffers.key._replace(step=t), t, row)
+                    self.step.advance(buffers.state, buffers.key._replace(step=t), t, row)
                     buffers.counter.add_(1)
 
-            self._graphs[length, where] = self.capture(work, state_of(buffers.x))
+            self._graphs[length, where] = self.capture(work, buffers.state.x)
             self.captures += 1
             self.captured_steps += length
         return self._graphs[length, where]
 
 
-def _empty(x: State, room: int, key: NoiseKey) -> _Buffers:
-    state = state_of(x)
-    copies = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in parts(x)]
+def _empty(state: State, room: int, columns: int, key: NoiseKey) -> _Buffers:
+    device = state.x.device
     return _Buffers(
-        Fed(*copies) if isinstance(x, Fed) else copies[0],
-        torch.zeros(room, dtype=torch.int64, device=state.device),
-        torch.zeros(room, 6, device=state.device),
-        torch.zeros(1, dtype=torch.int64, device=state.device),
-        NoiseKey(torch.zeros(1, dtype=torch.int64, device=state.device), torch.zeros_like(key.sample_ids), 0),
+        state.empty_like(),
+        torch.zeros(room, dtype=torch.int64, device=device),
+        torch.zeros(room, columns, device=device),
+        torch.zeros(1, dtype=torch.int64, device=device),
+        NoiseKey(torch.zeros(1, dtype=torch.int64, device=device), torch.zeros_like(key.sample_ids), 0),
     )
 
 

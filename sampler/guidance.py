@@ -2,7 +2,7 @@
 
 A guide turns (network, condition, scale) into `predict(x, t)`, with t a tensor of one timestep,
 shared by the batch. At scale 1 the unconditional half has no weight and the network is called once.
-The network reads the state, or what an update has already made of it for the network (`Fed`).
+The network reads the state, or what an update has already made of it for the network (`State.input`).
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sampler.errors import UsageError
-from sampler.posterior import Fed, Guided, State
+from sampler.posterior import Guided, State
 
 Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Guide = Callable[[Denoiser, "Condition | None", float], "Predict"]
@@ -59,9 +59,10 @@ class Predict:
     copies: int = 1
     rebind: Callable[["Condition"], None] = lambda condition: None
 
-    def __call__(self, x: State, t: Tensor) -> Tensor | Guided:
-        if isinstance(x, Fed):
-            return self.of_input(x.input[: self.copies * len(x.state)], t)
+    def __call__(self, state: State, t: Tensor) -> Tensor | Guided:
+        x, _, made = state
+        if made is not None:
+            return self.of_input(made[: self.copies * len(x)], t)
         return self.of_input(x if self.copies == 1 else torch.cat([x] * self.copies), t)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from sampler.errors import UsageError, in_one_line
 from sampler.noise import PhiloxNoise
+from sampler.posterior import State
 from sampler.variants import Variant
 
 
@@ -33,12 +34,12 @@ def lacks_told(way: Variant) -> Iterator[None]:
 
 def _try_update(way: Variant) -> None:
     """Load the update; one in C++ is built on its first call, which is made here, on one number."""
-    apply = way.update.load()
+    apply = way.update.of_states()
     if way.update.needs != "cpu":
         return
     x = torch.zeros(1, 1, 1, 1)
     noise = PhiloxNoise(0, range(1)).key(0, x) if way.update.draws else x
     try:
-        apply(x, x, noise, torch.zeros(6))
+        apply(State(x), x, noise, torch.zeros(6))
     except RuntimeError as error:
         raise UsageError(f"variant {way.name!r} cannot run here: {error}") from None

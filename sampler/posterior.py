@@ -1,5 +1,6 @@
 """The arithmetic of one sampler step, defined once; faster versions imitate this signature."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,18 +19,29 @@ class Guided(NamedTuple):
     scale: float
 
 
-class Fed(NamedTuple):
-    """A state and, made in the same pass, what the network reads of it next.
+class State(NamedTuple):
+    """What a step hands to the next; a part that nothing asks for is None.
 
-    state: [B, C, H, W] float32; input: the state in the network's dtype, once or twice (for batched
-    guidance): [B or 2B, C, H, W].
+    x: [B, C, H, W] float32. before: the x0 estimate of the step that led here, like x; where the trajectory has
+    memory. input: x in the network's dtype, once or twice (for batched guidance), [B or 2B, C, H, W]; where the
+    update feeds the network in the same pass.
     """
 
-    state: Tensor
-    input: Tensor
+    x: Tensor
+    before: Tensor | None = None
+    input: Tensor | None = None
 
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        return tuple(part for part in self if part is not None)
 
-State = Tensor | Fed
+    def each(self, change: Callable[[Tensor], Tensor]) -> "State":
+        """The same parts, each changed."""
+        return State(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]
+
+    def empty_like(self) -> "State":
+        """Memory for a successor: each part contiguous."""
+        return self.each(lambda part: torch.empty_like(part, memory_format=torch.contiguous_format))
 
 
 @dataclass(frozen=True)
@@ -39,9 +51,9 @@ class Feed:
     copies: int
     dtype: torch.dtype
 
-    def of(self, state: Tensor) -> Fed:
+    def of(self, x: Tensor) -> Tensor:
         """The definition of what an update that feeds the network writes beside the state."""
-        return Fed(state, torch.cat([state] * self.copies).to(self.dtype))
+        return torch.cat([x] * self.copies).to(self.dtype)
 
 
 def combine(out: Tensor | Guided) -> Tensor:
@@ -62,11 +74,27 @@ def posterior(x: Tensor, out: Tensor | Guided, z: Tensor, row: Tensor) -> Tensor
     x, z: [B, C, H, W] float32 state and noise; out: the network's prediction (any float dtype);
     row: [6] float32, one row (a, b, c, d, σ, bound) of a `Trajectory`. NaN is propagated.
     """
-    _, _, c, d, sigma, _ = row.unbind()
-    return c * estimate_x0(x, out, row) + d * x + sigma * z
+    return posterior_of(State(x), out, z, row).x
+
+
+def posterior_of(state: State, out: Tensor | Guided, z: Tensor, row: Tensor) -> State:
+    """x_s = c·x0 + g·x0_before + d·x + σ·z, of records; the term with g is there where the state has a `before`.
+
+    row: [7] float32 (a, b, c, d, σ, bound, g) there. The new state's `before` is the x0 of this step. What the
+    network reads next is not made here.
+    """
+    (x, before, _), (a, b, c, d, sigma, bound, *g) = state, row.unbind()
+    x0 = _estimate(x, out, a, b, bound)
+    if before is None:
+        return State(c * x0 + d * x + sigma * z)
+    return State(c * x0 + g[0] * before + d * x + sigma * z, x0)
 
 
 def estimate_x0(x: Tensor, out: Tensor | Guided, row: Tensor) -> Tensor:
     """The network's current estimate of the image, clamped: clamp(a·x - b·out, ±bound)."""
-    a, b, _, _, _, bound = row.unbind()
+    a, b, _, _, _, bound, *_ = row.unbind()
+    return _estimate(x, out, a, b, bound)
+
+
+def _estimate(x: Tensor, out: Tensor | Guided, a: Tensor, b: Tensor, bound: Tensor) -> Tensor:
     return (a * x - b * combine(out).to(x.dtype)).clamp(-bound, bound)

@@ -1,6 +1,6 @@
 """How steps are executed: one by one, eagerly or compiled by Inductor (`sampler.graphs`: as replayed CUDA graphs).
 
-A runtime takes a step, step(x, noise, t, row) -> x_next, and says how a leg of such steps is walked.
+A runtime takes a step, step(state, noise, t, row) -> next state, and says how a leg of such steps is walked.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from torch import Tensor
 from sampler.frozen_cache import keep_frozen_code
 from sampler.guidance import Predict
 from sampler.noise import NoiseKey
-from sampler.posterior import Fed, State
+from sampler.posterior import State
 
-AfterStep = Callable[[int, Tensor], None]  # after(position in the trajectory, state)
+AfterStep = Callable[[int, Tensor], None]  # after(position in the trajectory, x)
 
 
 @dataclass(frozen=True, eq=False)
 class Leg:
     """A stretch of consecutive steps of one kind, decided before the loop.
 
-    first: its position in the trajectory; ts: [n] int64 and rows: [n, 6] float32, on the device;
+    first: its position in the trajectory; ts: [n] int64 and rows: [n, 6 or 7] float32, on the device;
     noise(timestep, x): the noise of a step [B, C, H, W], or its key where the update draws.
     """
 
@@ -37,18 +37,18 @@ class Step:
     """The seams inside a runtime, nested: update(predict(x, t))."""
 
     predict: Predict
-    apply: Callable[..., State]  # apply(x, out, noise, row) -> x_next
-    in_place: bool = False  # apply takes a destination, which may be x
+    apply: Callable[..., State]  # apply(state, out, noise, row) -> next state
+    in_place: bool = False  # apply takes a destination, which may be the state
 
-    def __call__(self, x: State, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> State:
-        return self.apply(x, self.predict(x, t), noise, row)
+    def __call__(self, state: State, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> State:
+        return self.apply(state, self.predict(state, t), noise, row)
 
-    def advance(self, x: State, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> None:
-        """Overwrite x with its successor."""
+    def advance(self, state: State, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> None:
+        """Overwrite a state with its successor."""
         if self.in_place:
-            self.apply(x, self.predict(x, t), noise, row, x)
+            self.apply(state, self.predict(state, t), noise, row, state)
         else:
-            for old, new in zip(parts(x), parts(self(x, noise, t, row)), strict=True):
+            for old, new in zip(state.parts, self(state, noise, t, row).parts, strict=True):
                 old.copy_(new)
 
 
@@ -56,32 +56,24 @@ Walk = Callable[[State, Leg, AfterStep], State]
 Runtime = Callable[[Step], Walk]
 
 
-def parts(x: State) -> tuple[Tensor, ...]:
-    return x if isinstance(x, Fed) else (x,)
-
-
-def state_of(x: State) -> Tensor:
-    return x.state if isinstance(x, Fed) else x
-
-
 def eager(step: Step) -> Walk:
     """The step as it is, once for each row; an update that can writes over the state, which the loop owns."""
 
-    def overwriting(x: State, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> State:
-        step.advance(x, noise, t, row)
-        return x
+    def overwriting(state: State, noise: Tensor | NoiseKey, t: Tensor, row: Tensor) -> State:
+        step.advance(state, noise, t, row)
+        return state
 
     return one_by_one(overwriting if step.in_place else step)
 
 
 def one_by_one(step: Callable[..., State]) -> Walk:
-    """step(x, noise, t, row) -> x_next, once for each row."""
+    """step(state, noise, t, row) -> next state, once for each row."""
 
-    def walk(x: State, leg: Leg, after: AfterStep) -> State:
+    def walk(state: State, leg: Leg, after: AfterStep) -> State:
         for i, (timestep, t, row) in enumerate(zip(leg.timesteps, leg.ts.split(1), leg.rows.unbind(), strict=True)):
-            x = step(x, leg.noise(timestep, state_of(x)), t, row)
-            after(leg.first + i, state_of(x))
-        return x
+            state = step(state, leg.noise(timestep, state.x), t, row)
+            after(leg.first + i, state.x)
+        return state
 
     return walk
 
@@ -96,10 +88,10 @@ def compiled(step: Step) -> Walk:
     fast = torch.compile(_function(step), mode="reduce-overhead", dynamic=False, fullgraph=True)
     plain = torch.compile(_function(step), dynamic=False, fullgraph=True)
 
-    def run(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
-        if x.is_cuda:
-            return fast(x, noise, t, row).clone()
-        return plain(x, noise, t, row)
+    def run(state: State, noise: Tensor, t: Tensor, row: Tensor) -> State:
+        if state.x.is_cuda:
+            return fast(state, noise, t, row).each(Tensor.clone)
+        return plain(state, noise, t, row)
 
     return _watched(run)
 
@@ -118,26 +110,26 @@ def compiled_frozen(step: Step) -> Walk:
     options: dict[str, str | int | bool | Callable] = {"freezing": True}
     frozen = torch.compile(_function(step), options=options, dynamic=False, fullgraph=True)
 
-    def run(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
+    def run(state: State, noise: Tensor, t: Tensor, row: Tensor) -> State:
         before, inductor.freezing = inductor.freezing, True
         try:
-            return frozen(x, noise, t, row)
+            return frozen(state, noise, t, row)
         finally:
             inductor.freezing = before
 
     return _watched(run)
 
 
-def _function(step: Step) -> Callable[..., Tensor]:
-    """A plain function, as the compiler likes best; its state is a tensor, for no update that feeds is compiled.
+def _function(step: Step) -> Callable[..., State]:
+    """A plain function, as the compiler likes best.
 
     Its code object is its own: Dynamo keeps what it compiled by code object, eight pieces at most, so that
     the ninth sampler of a process would be refused as a recompilation of the first.
     """
     predict, apply = step.predict, step.apply
 
-    def call(x: Tensor, noise: Tensor, t: Tensor, row: Tensor) -> Tensor:
-        return apply(x, predict(x, t), noise, row)  # type: ignore[return-value]
+    def call(state: State, noise: Tensor, t: Tensor, row: Tensor) -> State:
+        return apply(state, predict(state, t), noise, row)
 
     call.__code__ = call.__code__.replace()
     return call
@@ -178,22 +170,22 @@ def _watched(step: Callable[..., State]) -> Walk:
     known: set[tuple] = set()
     walk = one_by_one(step)
 
-    def watched(x: State, leg: Leg, after: AfterStep) -> State:
-        key = tuple((part.shape, part.dtype, part.device) for part in parts(x))
+    def watched(state: State, leg: Leg, after: AfterStep) -> State:
+        key = tuple((part.shape, part.dtype, part.device) for part in state.parts)
         start = CompilerCounts.now()
         compiled_by: list[CompilerCounts] = [start] if key in known else []
 
-        def look(i: int, state: Tensor) -> None:
+        def look(i: int, x: Tensor) -> None:
             if not compiled_by:  # the first step of a new shape is where compiling is due
                 compiled_by.append(CompilerCounts.now())
-            after(i, state)
+            after(i, x)
 
-        x = walk(x, leg, look)
+        state = walk(state, leg, look)
         now = CompilerCounts.now()
         faults = dict.fromkeys([*now.faults(start, warm=False), *now.faults(compiled_by[0])])
         if faults:
             raise RuntimeError(f"the compiled step did not run as one compiled piece: {', '.join(faults)} in the loop")
         known.add(key)
-        return x
+        return state
 
     return watched

@@ -45,6 +45,11 @@ class NoiseSchedule:
         """ᾱ_t = Π_{i≤t} (1-β_i), [T] float64 (Ho et al. 2020, below Eq. 4)."""
         return torch.cumprod(1.0 - self.betas, dim=0)
 
+    @cached_property
+    def noise_levels(self) -> Tensor:
+        """σ_t = √(1-ᾱ_t)/√ᾱ_t, the noise that the signal carries, [T] float64 (Karras et al. 2022); ∞ at no signal."""
+        return ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
+
     def add_noise(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Sample x_t given x0 [B, ...], t [B] and standard normal noise (Ho et al. 2020, Eq. 4)."""
         shape = (-1,) + (1,) * (x0.dim() - 1)

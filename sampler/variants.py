@@ -6,10 +6,12 @@ Every acceleration acts at one seam. A `Variant` names only where it differs fro
 `build` nests the seams in this one order, so no combination can silently lose a part.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +20,23 @@ from sampler import graphs, guidance, precision, runtime
 from sampler.errors import NonFiniteError, UsageError, unknown
 from sampler.guidance import Condition, Guide, Predict
 from sampler.noise import Noise, NoiseKey, PhiloxNoise
-from sampler.posterior import Feed, Guided, State, combine, posterior
+from sampler.posterior import Feed, Guided, State, combine, posterior_of
 from sampler.precision import Layout, Precision
-from sampler.runtime import AfterStep, Leg, Runtime, Step, Walk, state_of
+from sampler.runtime import AfterStep, Leg, Runtime, Step, Walk
 from sampler.trajectory import Trajectory
 
-Apply = Callable[..., State]  # apply(x, out, noise or its key, row) -> x_next
+Apply = Callable[..., Any]  # see `Update`
 
 
 @dataclass(frozen=True)
 class Update:
     """The arithmetic of a step: how to load it, and what it takes from the seams around it.
 
-    draws: it takes a `NoiseKey` and draws its own noise. feeds: it takes and returns a `Fed`, that is, it
-    also writes what the network reads next. in_place: it takes a destination as a fifth argument, which
-    may be x. opaque: a kernel of ours, which a compiler cannot see into. needs: a device type, or ''.
+    It is apply(x, out, noise, row) -> x_next, of tensors. draws: its noise is a `NoiseKey`, and it draws its own.
+    remembers: it takes and returns a `State` instead, and hands the x0 estimate on where a trajectory has memory.
+    feeds: likewise, and it also writes what the network reads next. in_place: it takes a destination as a fifth
+    argument, which may be what it reads. opaque: a kernel of ours, which a compiler cannot see into. needs: a device
+    type, or ''.
     """
 
     load: Callable[[], Apply]
@@ -41,13 +45,25 @@ class Update:
     in_place: bool = False
     opaque: bool = False
     needs: str = ""
+    remembers: bool = False
+
+    def of_states(self) -> Callable[..., State]:
+        """Loaded, as a step applies it: apply(state, out, noise, row) -> next state."""
+        apply = self.load()
+        if self.remembers or self.feeds:
+            return apply
+
+        def of_tensors(state: State, out: Tensor | Guided, noise: Any, row: Tensor, *destination: State) -> State:
+            return State(apply(state.x, out, noise, row, *(one.x for one in destination)))
+
+        return of_tensors
 
 
 def _compiled() -> Apply:
-    """`posterior` by Inductor, in a code object of its own: see `runtime._function`."""
+    """`posterior_of` by Inductor, in a code object of its own: see `runtime._function`."""
 
-    def apply(x: Tensor, out: Tensor | Guided, z: Tensor, row: Tensor) -> Tensor:
-        return posterior(x, out, z, row)
+    def apply(state: State, out: Tensor | Guided, z: Tensor, row: Tensor) -> State:
+        return posterior_of(state, out, z, row)
 
     apply.__code__ = apply.__code__.replace()
     return torch.compile(apply, fullgraph=True, dynamic=False)
@@ -56,8 +72,14 @@ def _compiled() -> Apply:
 def _native_drawn() -> Apply:
     from kernels import native
 
-    def apply(x: Tensor, out: Tensor | Guided, key: NoiseKey, row: Tensor, destination: Tensor | None = None) -> Tensor:
-        return native.native_posterior_drawn(x, out, int(key.seed), key.sample_ids, int(key.step), row, destination)
+    def apply(
+        state: State, out: Tensor | Guided, key: NoiseKey, row: Tensor, destination: State | None = None
+    ) -> State:
+        to = state.empty_like() if destination is None else destination
+        native.native_posterior_drawn(
+            state.x, out, int(key.seed), key.sample_ids, int(key.step), row, to.x, state.before, to.before
+        )
+        return to
 
     return apply
 
@@ -65,54 +87,69 @@ def _native_drawn() -> Apply:
 def _native() -> Apply:
     from kernels import native
 
-    return native.native_posterior
+    def apply(state: State, out: Tensor | Guided, z: Tensor, row: Tensor, destination: State | None = None) -> State:
+        to = state.empty_like() if destination is None else destination
+        native.native_posterior(state.x, out, z, row, to.x, state.before, to.before)
+        return to
+
+    return apply
 
 
 def _fused() -> Apply:
     from kernels import fused_posterior
 
-    return fused_posterior.fused_posterior
+    return _into_memory(fused_posterior.fused_posterior)
 
 
 def _fused_drawn() -> Apply:
     from kernels import fused_posterior
 
-    return fused_posterior.fused_posterior_drawn
+    return _into_memory(fused_posterior.fused_posterior_drawn)
 
 
-def _fused_fed() -> Apply:
-    from kernels import fused_posterior
+def _into_memory(kernel: Callable[..., Tensor]) -> Apply:
+    """A Triton kernel, which writes each part of the next state in one pass, where it is told to."""
 
-    return fused_posterior.fused_posterior_fed
+    def apply(state: State, out: Tensor | Guided, noise: Any, row: Tensor, destination: State | None = None) -> State:
+        to = state.empty_like() if destination is None else destination
+        kernel(state.x, out, noise, row, to.x, before=state.before, x0=to.before, feed=to.input)
+        return to
+
+    return apply
 
 
 def _combined_first() -> Apply:
     fused = _fused()
-    return lambda x, out, z, row: fused(x, combine(out), z, row)
+    return lambda state, out, z, row: fused(state, combine(out), z, row)
 
 
 def _kernel_noise() -> Apply:
     from kernels import fused_posterior
 
-    return lambda x, out, key, row: posterior(x, out, fused_posterior.fused_normal(key, x), row)
+    return lambda state, out, key, row: posterior_of(state, out, fused_posterior.fused_normal(key, state.x), row)
 
 
-plain_update = Update(lambda: posterior)
+plain_update = Update(lambda: posterior_of, remembers=True)
 # the definition of every update that draws
-drawn_update = Update(lambda: lambda x, out, key, row: posterior(x, out, key.draw(x), row), draws=True)
-compiled_update = Update(_compiled)
+drawn_update = Update(
+    lambda: lambda state, out, key, row: posterior_of(state, out, key.draw(state.x), row), draws=True, remembers=True
+)
+compiled_update = Update(_compiled, remembers=True)
 # one pass of C++ over a CPU's memory, with noise read, or drawn in registers
-native_update = Update(_native, in_place=True, opaque=True, needs="cpu")
-native_drawn_update = Update(_native_drawn, draws=True, in_place=True, opaque=True, needs="cpu")
+native_update = Update(_native, in_place=True, opaque=True, needs="cpu", remembers=True)
+native_drawn_update = Update(_native_drawn, draws=True, in_place=True, opaque=True, needs="cpu", remembers=True)
 # Triton (CUDA), each doing one thing more in the same pass: the update with noise read from memory; it combines
 # the halves of the guidance; it draws its noise; it writes the network's next input
-fused_update = Update(_combined_first, opaque=True, needs="cuda")
-fused_guided_update = Update(_fused, in_place=True, opaque=True, needs="cuda")
-fused_drawn_update = Update(_fused_drawn, draws=True, in_place=True, opaque=True, needs="cuda")
-fused_fed_update = Update(_fused_fed, draws=True, feeds=True, in_place=True, opaque=True, needs="cuda")
+fused_update = Update(_combined_first, opaque=True, needs="cuda", remembers=True)
+fused_guided_update = Update(_fused, in_place=True, opaque=True, needs="cuda", remembers=True)
+fused_drawn_update = Update(_fused_drawn, draws=True, in_place=True, opaque=True, needs="cuda", remembers=True)
+fused_fed_update = Update(
+    _fused_drawn, draws=True, feeds=True, in_place=True, opaque=True, needs="cuda", remembers=True
+)
 # the definition, its noise drawn into memory by one kernel: for graphs, which cannot ask a torch.Generator
-kernel_noise_update = Update(_kernel_noise, draws=True, opaque=True, needs="cuda")
+kernel_noise_update = Update(_kernel_noise, draws=True, opaque=True, needs="cuda", remembers=True)
 
+EVERYWHERE = (0.0, math.inf)
 COMPILES_UPDATE = (runtime.compiled, runtime.compiled_frozen)
 READS_THE_STATE = (precision.full, precision.tf32)
 
@@ -127,7 +164,7 @@ class Variant:
     guide: Guide = guidance.sequential_cfg
     update: Update = plain_update
     runtime: Runtime = runtime.eager
-    guided_between: tuple[float, float] = (0.0, 1.0)  # guide while lo <= t / T < hi, else condition only
+    guided_between: tuple[float, float] = EVERYWHERE  # guide while lo < σ <= hi, noise over signal
     needs: str = ""  # what it cannot run without: 'cuda', 'cpu' (and not a GPU) or ''
 
     def __post_init__(self):
@@ -137,8 +174,8 @@ class Variant:
     def _misfits(self):
         """Why these seams do not fit together, each in a sentence."""
         low, high = self.guided_between
-        if not 0 <= low < high <= 1:
-            yield f"guided_between {self.guided_between} is no interval in 0…1"
+        if not 0 <= low < high:
+            yield f"guided_between {self.guided_between} is no interval of noise levels, which are 0…inf"
         if self.runtime in COMPILES_UPDATE and self.update.opaque:
             yield ("a compiled step cannot contain a kernel of ours; its update is already fused by the compiler "
                    "(graphs.graphed_compiled compiles the prediction alone)")  # fmt: skip
@@ -152,6 +189,15 @@ class Variant:
         if self.update.feeds and self.precision in READS_THE_STATE and self.guide is not guidance.batched_cfg:
             yield ("there is nothing to feed: this network reads the state as it is; guide by batched_cfg, or cast "
                    "the weights")  # fmt: skip
+
+    @property
+    def guides_everywhere(self) -> bool:
+        return self.guided_between == EVERYWHERE
+
+    def guides(self, trajectory: Trajectory) -> list[bool]:
+        """For each step, whether its noise level lies where guidance is on."""
+        low, high = self.guided_between
+        return [low < level <= high for level in trajectory.noise.tolist()]
 
     @property
     def captures(self) -> bool:
@@ -187,6 +233,12 @@ class Sampler:
 
     def legs(self, trajectory: Trajectory, noise: Noise, x: Tensor) -> list[tuple[Walk, Leg]]:
         """The loop as stretches of steps of one kind: guided or not, with noise or without."""
+        if trajectory.remembers and not self.variant.update.remembers:
+            raise UsageError(
+                f"{trajectory.name} reads the x0 estimate of the step before, which the update of variant "
+                f"{self.variant.name!r} does not keep; use a variant whose update does, such as 'reference', or a "
+                "sampler without memory"
+            )
         timesteps, rows = trajectory.tables(x.device)
         still = torch.zeros_like(x)  # stands in for the noise where its weight is zero
         sources: dict[bool, Callable] = {True: noise.draw, False: lambda timestep, x: still}
@@ -206,8 +258,7 @@ class Sampler:
         return legs
 
     def _guidance(self, trajectory: Trajectory) -> list[bool]:
-        low, high = (share * trajectory.train_steps for share in self.variant.guided_between)
-        return [low <= t < high for t in trajectory.timesteps]
+        return self.variant.guides(trajectory)
 
 
 def _keys(noise: PhiloxNoise, steps: Sequence[int], ts: Tensor, x: Tensor) -> Callable[[int, Tensor], NoiseKey]:
@@ -234,14 +285,14 @@ def build(
     if like is not None and replace(like.variant, name=variant.name, guided_between=variant.guided_between) != variant:
         raise UsageError(f"variants {variant.name!r} and {like.variant.name!r} differ in more than where they guide")
     prepared = variant.precision(variant.layout(network))
-    apply = variant.update.load()
+    apply = variant.update.of_states()
     predict = variant.guide(prepared.network, condition, float(scale))
 
     def walk_with(predict: Predict) -> Walk:
         return variant.runtime(Step(predict, apply, variant.update.in_place))
 
     guided = walk_with(predict) if like is None else like.guided
-    everywhere = variant.guided_between == (0.0, 1.0) or scale == 1
+    everywhere = variant.guides_everywhere or scale == 1
     alone = predict if everywhere else variant.guide(prepared.network, condition, 1.0)
     conditional = guided if everywhere else walk_with(alone)
     # a step without guidance reads the first of two copies, so the input always holds what the most need
@@ -265,10 +316,21 @@ def run(
     with torch.inference_mode(), sampler.context():
         # made in inference mode, as every later x and z is: to torch.compile others would be another type
         x = x.clone()
-        state: State = sampler.feed.of(x) if sampler.feed else x
+        before = torch.zeros_like(x) if trajectory.remembers else None  # what the first step reads has no weight
+        state = State(x, before, sampler.feed.of(x) if sampler.feed else None)
         for walk, leg in sampler.legs(trajectory, noise, x):
             state = walk(state, leg, after)
-    return state_of(state)
+    return state.x
+
+
+def check_guided(variant: Variant, trajectory: Trajectory, scale: float) -> None:
+    """UsageError where guidance is asked for, and the steps are so few that none lies where the variant guides."""
+    if scale != 1 and not any(variant.guides(trajectory)):
+        low, high = variant.guided_between
+        raise UsageError(
+            f"variant {variant.name!r} guides where {low:g} < σ <= {high:g} alone, and that is no step of "
+            f"{trajectory.steps}; take more steps, or a variant that guides everywhere, such as 'batched-cfg'"
+        )
 
 
 def find_first_nonfinite(sampler: Sampler, x: Tensor, trajectory: Trajectory, noise: Noise) -> NonFiniteError:
@@ -300,9 +362,9 @@ def find_first_nonfinite(sampler: Sampler, x: Tensor, trajectory: Trajectory, no
 
 
 REFERENCE = Variant("reference")
-# Guidance at middle noise levels only: σ = √(1-ᾱ)/√ᾱ from 0.24 to 2.9 on the linear schedule, near the
-# interval (0.28, 2.9] of Kynkäänniemi et al. (2024, "Applying guidance in a limited interval")
-LIMITED = (0.07, 0.47)
+# Guidance at middle noise levels only, near the interval (0.28, 2.9] of Kynkäänniemi et al. (2024, "Applying guidance
+# in a limited interval"): on the linear schedule of 1,000 timesteps it is t = 70…469
+LIMITED = (0.24, 2.92)
 BF16, FP16 = torch.bfloat16, torch.float16
 
 _ALL = [

@@ -32,6 +32,7 @@ ALWAYS: tuple[Any, ...] = (
     variants.build,
     variants.run,
     variants.Sampler,
+    variants.Update,
     generate.initial_noise,
     generate.to_unit,
 )

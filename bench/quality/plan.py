@@ -195,11 +195,14 @@ def textbook_strided_table(model: Model, steps: int) -> Trajectory:
     then = signal[[max(t - stride, 0) for t in visited]]
     rows = [1 / now.sqrt(), (1 - now).sqrt() / now.sqrt(), then.sqrt(), torch.zeros_like(now), (1 - then).sqrt()]
     bound = torch.full_like(now, float("inf"))
-    return Trajectory("textbook-strided", tuple(visited), torch.stack([*rows, bound], dim=1), model.schedule.steps)
+    levels = model.schedule.noise_levels[visited]
+    return Trajectory(
+        "textbook-strided", tuple(visited), torch.stack([*rows, bound], dim=1), model.schedule.steps, levels
+    )
 
 
 def shifted(schedule: NoiseSchedule, steps: int, by: int) -> Trajectory:
     """A fault: the table of one set of timesteps, the network told that it is `by` timesteps less noisy."""
     told = [round((i + 1) * (schedule.steps - by) / steps) - 1 for i in reversed(range(steps))]
     rows = ancestral(schedule, [t + by for t in told]).rows
-    return Trajectory("shifted", tuple(told), rows, schedule.steps)
+    return Trajectory("shifted", tuple(told), rows, schedule.steps, schedule.noise_levels[told])

@@ -19,7 +19,7 @@ from sampler import precision
 from sampler.guidance import Condition
 from sampler.models import Model
 from sampler.noise import PhiloxNoise
-from sampler.posterior import combine, posterior
+from sampler.posterior import State, combine, posterior_of
 from sampler.precision import Prepared
 from sampler.trajectory import COLUMNS, Trajectory
 from sampler.variants import REFERENCE, Sampler, Update, Variant, build, run
@@ -107,6 +107,8 @@ class SameNoise:
         truth = self._once(("truth", variant.guided_between), expected, lambda: self._truth(own, expected))
         kind = ("own", own.precision, own.guided_between)
         first, second, nudged = self._once(kind, expected, lambda: self._own(own, expected))
+        if path.remembers:  # another picture before: what a row keeps of it shows in this one
+            _collect(sampler, -self.start, path, self.noise)
         states = self._states(sampler, path)
         seen, last = [i for i in sorted(states) if i in truth], max(states, default=-1)
         half = variant.precision not in (precision.full, precision.tf32)
@@ -131,7 +133,10 @@ class SameNoise:
     def _own(self, variant: Variant, path: Trajectory) -> tuple[States, States, States]:
         """The reference in a precision: twice, and once more with the last bit of every step's numbers changed."""
         sampler = build(variant, self.model.network, self.condition, self.guidance)
-        moved = replace(variant, update=Update(lambda: _nudging(torch.Generator(self.model.device).manual_seed(0))))
+        moved = replace(
+            variant,
+            update=Update(lambda: _nudging(torch.Generator(self.model.device).manual_seed(0)), remembers=True),
+        )
         nudged = build(moved, self.model.network, self.condition, self.guidance)
         return self._states(sampler, path), self._states(sampler, path), self._states(nudged, path)
 
@@ -174,6 +179,9 @@ def compare_tables(path: Trajectory, declared: Trajectory) -> str:
         missing = sorted(set(declared.timesteps) - set(path.timesteps), reverse=True)
         what = f"; timestep {missing[0]} is missing" if missing else ""
         return f"its path has {path.steps:,} steps, not the {declared.steps:,} declared{what}"
+    if path.remembers != declared.remembers:
+        has = ["no", "a"]
+        return f"its table has {has[path.remembers]} column g, and the declared one {has[declared.remembers]}"
     different = (path.rows != declared.rows).nonzero()
     if not len(different):
         return ""
@@ -188,7 +196,7 @@ class _Exact(Trajectory):
     """A trajectory whose table reaches the device in float64."""
 
     def __init__(self, path: Trajectory):
-        super().__init__(path.name, path.timesteps, path.rows, path.train_steps)
+        super().__init__(path.name, path.timesteps, path.rows, path.train_steps, path.noise)
 
     def tables(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         return torch.tensor(self.timesteps, device=device), self.rows.to(device)
@@ -207,14 +215,14 @@ class _Widened:
         return _Widened(self.noise.select(start, stop))
 
 
-def _nudging(generator: torch.Generator) -> Callable[..., Tensor]:
+def _nudging(generator: torch.Generator) -> Callable[..., State]:
     """The update with its state and prediction each moved by half a unit in the last place, up or down."""
 
     def nudge(x: Tensor) -> Tensor:
         signs = torch.randint(0, 2, x.shape, generator=generator, device=x.device) - 0.5
         return x * (1 + signs * EPSILON)
 
-    return lambda x, out, z, row: posterior(nudge(x), nudge(combine(out).to(x.dtype)), z, row)
+    return lambda state, out, z, row: posterior_of(state.each(nudge), nudge(combine(out).to(state.x.dtype)), z, row)
 
 
 def _collect(sampler: Sampler, x: Tensor, path: Trajectory, noise) -> States:

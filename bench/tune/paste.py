@@ -204,7 +204,8 @@ def _loop(choice: dict[str, str], guided: bool, device: str) -> list[str]:
         low, high = LIMITED
         lines += [
             "with_guidance, without_guidance = stepping(guided), stepping(conditional)",
-            f"walk = [with_guidance if {low} <= t / T < {high} else without_guidance for t in timesteps]",
+            "levels = ((1 - alphas_cumprod) / alphas_cumprod).double().sqrt()[timesteps].tolist()  # noise over signal",
+            f"walk = [with_guidance if {low} < level <= {high} else without_guidance for level in levels]",
         ]
     else:
         lines += [f"walk = [stepping({'guided' if guided else 'conditional'})] * count"]

@@ -12,7 +12,7 @@ import torch
 from bench.clock import CpuClock
 from sampler import strict_json
 from sampler.noise import PhiloxNoise
-from sampler.posterior import posterior
+from sampler.posterior import State, posterior
 from sampler.schedule import linear
 from sampler.trajectory import ancestral
 from sampler.variants import native_drawn_update, native_update
@@ -35,7 +35,8 @@ def calls() -> dict:
     theirs = scheduling_ddpm.DDPMScheduler(1000, variance_type="fixed_small")
     rows = ancestral(linear()).tables("cpu")[1]
     row, last, key = rows[499], rows[-1], PhiloxNoise(0, range(SHAPE[0])).key(500, x)
-    native, drawn = native_update.load(), native_drawn_update.load()
+    native, drawn = native_update.of_states(), native_drawn_update.of_states()
+    ours = State(state)
     assert last[4] == 0
 
     def noise_given() -> None:
@@ -52,9 +53,9 @@ def calls() -> dict:
         "torch.randn": lambda: torch.randn(SHAPE, generator=generator),
         "copy": lambda: x.clone(),
         "plain, noise given": lambda: posterior(x, out, z, row),
-        "native with noise": lambda: drawn(state, out, key, row, state),
-        "native, noise given": lambda: native(state, out, z, row, state),
-        "native without noise": lambda: native(state, out, z, last, state),
+        "native with noise": lambda: drawn(ours, out, key, row, ours),
+        "native, noise given": lambda: native(ours, out, z, row, ours),
+        "native without noise": lambda: native(ours, out, z, last, ours),
     }
 
 

@@ -22,6 +22,7 @@ STYLES = {
     "diffusers": ("#CC79A7", "--", "v"),
     "noise": ("#0072B2", "-", "D"),
     "drawn": ("#0072B2", "--", "D"),
+    "memory": ("#F0E442", "--", "D"),
     "no noise": ("#56B4E9", "-", "D"),
     "fed": ("#009E73", "--", "P"),
 }
@@ -61,7 +62,7 @@ def heading(cost: UpdateCost) -> str:
 def _style(way: str) -> tuple[str, str, str]:
     if way in STYLES:
         return STYLES[way]
-    return STYLES[next((part for part in ("fed", "drawn", "no noise") if part in way), "noise")]
+    return STYLES[next((part for part in ("fed", "memory", "drawn", "no noise") if part in way), "noise")]
 
 
 def _bandwidth(axes, cost: UpdateCost) -> None:

@@ -1,7 +1,8 @@
 """The ways to compute one posterior update that are timed against each other, and the bytes each cannot avoid moving.
 
 Noise read from memory is 4 bytes an element more than noise of the way's own: x, the output and (if read) the
-noise come in, the next state goes out, all float32. Every way is checked against the definition before it is timed.
+noise come in, the next state goes out, all float32. With memory, the x0 estimate of the step before comes in too, and
+this step's goes out. Every way is checked against the definition before it is timed.
 """
 
 from collections.abc import Callable
@@ -13,13 +14,13 @@ from torch import Tensor
 
 from sampler import variants
 from sampler.noise import NoiseKey, PhiloxNoise
-from sampler.posterior import Fed, Feed, Guided, posterior
+from sampler.posterior import Feed, Guided, State, posterior, posterior_of
 from sampler.schedule import linear
-from sampler.trajectory import ancestral
-from sampler.variants import Apply, Update
+from sampler.trajectory import ancestral, dpmpp_2m_sde
+from sampler.variants import Update
 
 TIMESTEP = 500
-READS_NOISE, OWN_NOISE, COPY = 16, 12, 8  # bytes an element
+READS_NOISE, OWN_NOISE, COPY, MEMORY = 16, 12, 8, 8  # bytes an element; memory: beside the others
 SCALE = 3.0
 AT_ONCE = 2**22  # elements that are checked at once
 
@@ -34,6 +35,7 @@ class Inputs:
     destination: Tensor
     row: Tensor  # [6]
     still: Tensor  # the same row with σ = 0
+    remembering: Tensor  # [7], of the solver with memory, at the same timestep
     key: NoiseKey
 
     @classmethod
@@ -43,14 +45,15 @@ class Inputs:
         row = ancestral(linear()).tables(device)[1][-1 - TIMESTEP].clone()
         still = row.clone()
         still[4] = 0
+        remembering = dpmpp_2m_sde(linear()).tables(device)[1][-1 - TIMESTEP]
         key = PhiloxNoise(seed, range(shape[0])).key(torch.tensor([TIMESTEP], device=device), x)
-        return cls(x, out, z, torch.full_like(x, torch.nan), row, still, key)
+        return cls(x, out, z, torch.full_like(x, torch.nan), row, still, remembering, key)
 
     def part(self, samples: slice) -> "Inputs":
         """Some samples alone, with the noise that is theirs."""
         key = self.key._replace(sample_ids=self.key.sample_ids[samples])
         x, out, z, destination = (t[samples] for t in (self.x, self.out, self.z, self.destination))
-        return Inputs(x, out, z, destination, self.row, self.still, key)
+        return Inputs(x, out, z, destination, self.row, self.still, self.remembering, key)
 
 
 Call = Callable[[Inputs], Any]
@@ -78,6 +81,11 @@ def _drawn(inputs: Inputs) -> Tensor:
 
 def _not_noisy(inputs: Inputs) -> Tensor:
     return posterior(inputs.x, inputs.out, torch.zeros_like(inputs.x), inputs.still)
+
+
+def _remembered(inputs: Inputs) -> Tensor:
+    """What is read as noise elsewhere stands for the estimate of the step before."""
+    return posterior_of(State(inputs.x, inputs.z), inputs.out, inputs.key.draw(inputs.x), inputs.remembering).x
 
 
 def _copy(device: torch.device) -> Call:
@@ -121,27 +129,46 @@ def _reading(update: Update, *, still: bool = False) -> Callable[[torch.device],
     """An update that takes its noise, or draws it; into given memory where it can."""
 
     def make(device: torch.device) -> Call:
-        apply: Apply = update.load()
-        if update.in_place:
-            return lambda i: apply(
-                i.x, i.out, i.key if update.draws else i.z, i.still if still else i.row, i.destination
-            )
-        return lambda i: apply(i.x, i.out, i.key if update.draws else i.z, i.still if still else i.row)
+        apply = update.of_states()
+
+        def call(i: Inputs) -> Tensor:
+            destination = [State(i.destination)] if update.in_place else []
+            noise, row = i.key if update.draws else i.z, i.still if still else i.row
+            return apply(State(i.x), i.out, noise, row, *destination).x
+
+        return call
+
+    return make
+
+
+def _remembering(update: Update) -> Callable[[torch.device], Call]:
+    """An update that draws its noise, reads the estimate of the step before, and keeps its own."""
+
+    def make(device: torch.device) -> Call:
+        apply, estimates = update.of_states(), {}
+
+        def call(i: Inputs) -> Tensor:
+            if id(i) not in estimates:
+                estimates[id(i)] = torch.empty_like(i.x)
+            destination = State(i.destination, estimates[id(i)])
+            return apply(State(i.x, i.z), i.out, i.key, i.remembering, destination).x
+
+        return call
 
     return make
 
 
 def _fed(device: torch.device) -> Call:
     """Guided halves in bfloat16, noise drawn, the next input of both halves written: all in one pass."""
-    apply: Callable[..., Any] = variants.fused_fed_update.load()
-    buffers: dict[int, tuple[Guided, Fed, Fed]] = {}
+    apply = variants.fused_fed_update.of_states()
+    buffers: dict[int, tuple[Guided, State, State]] = {}
 
     def call(i: Inputs) -> Tensor:
         if id(i) not in buffers:
-            half, fed = i.out.bfloat16(), Feed(2, torch.bfloat16)
-            buffers[id(i)] = Guided(half, half, SCALE), fed.of(i.x), Fed(i.destination, fed.of(i.x).input)
-        out, x, destination = buffers[id(i)]
-        return apply(x, out, i.key, i.row, destination).state
+            half, fed = i.out.bfloat16(), Feed(2, torch.bfloat16).of(i.x)
+            buffers[id(i)] = Guided(half, half, SCALE), State(i.x, input=fed), State(i.destination, input=fed.clone())
+        out, state, destination = buffers[id(i)]
+        return apply(state, out, i.key, i.row, destination).x
 
     return call
 
@@ -156,12 +183,16 @@ _ALL = [
     Way("native", "one pass of C++, noise read", READS_NOISE, _reading(variants.native_update), _noise_read, "cpu"),
     Way("native, drawn", "one pass of C++, noise drawn in registers", OWN_NOISE,
         _reading(variants.native_drawn_update), _drawn, "cpu"),
+    Way("native, drawn, with memory", "the same for a solver with memory", OWN_NOISE + MEMORY,
+        _remembering(variants.native_drawn_update), _remembered, "cpu"),
     Way("native, no noise", "one pass of C++ where σ = 0", OWN_NOISE,
         _reading(variants.native_drawn_update, still=True), _not_noisy, "cpu"),
     Way("fused", "one Triton kernel, noise read", READS_NOISE, _reading(variants.fused_guided_update), _noise_read,
         "cuda"),
     Way("fused, drawn", "one Triton kernel, noise drawn in registers", OWN_NOISE,
         _reading(variants.fused_drawn_update), _drawn, "cuda"),
+    Way("fused, drawn, with memory", "the same for a solver with memory", OWN_NOISE + MEMORY,
+        _remembering(variants.fused_drawn_update), _remembered, "cuda"),
     Way("fused, no noise", "one Triton kernel where σ = 0", OWN_NOISE,
         _reading(variants.fused_drawn_update, still=True), _not_noisy, "cuda"),
     # x 4, two halves 2 each, the state 4, the input of both halves 2 each

@@ -19,7 +19,7 @@ from sampler.sets.folder import Folder, alone, disk_faults_told, faults, read_ma
 from sampler.sets.formats import FORMATS, check_format
 from sampler.sets.identity import identify
 from sampler.sets.ranks import Ranks, ranks
-from sampler.variants import variant
+from sampler.variants import check_guided, variant
 
 SHARD = 256
 MOST_FAULTS_TOLD = 20
@@ -54,9 +54,11 @@ def _run(arguments: argparse.Namespace, shard: int, way, place: Ranks) -> None:
     check_device(way, device)
     model = load_model(arguments.model, device, arguments.weights)
     check_format(arguments.format, model)
-    trajectory = path_of(model, arguments.sampler, arguments.steps)
+    trajectory = path_of(model, arguments.sampler, arguments.steps, arguments.spacing)
+    guidance = fitting_guidance(model, arguments.guidance)
+    check_guided(way, trajectory, guidance)
     identity = identify(
-        arguments.model, model, trajectory, way, guidance=fitting_guidance(model, arguments.guidance),
+        arguments.model, model, trajectory, way, guidance=guidance,
         seed=arguments.seed, labels=_labels(model, arguments), network_batch=arguments.network_batch,
         format=arguments.format, shard=shard,
     )  # fmt: skip

@@ -131,7 +131,7 @@ def hoarding(network, condition, scale):
     def predict(x, t):
         key = int(t)
         if key not in memory:
-            memory[key] = plain(x, t)
+            memory[key] = plain.of_input(x, t)
         return memory[key]
 
     return Predict(predict)
@@ -155,9 +155,11 @@ LACKING = {
     "a compiled update that is not":
         (claims("x", Variant("x"), "compiled-update"), "compiled graph ran 0 times"),
     "a leak of one tensor a step":
-        (claims("x", Variant("x", update=Update(leaking)), "reference"), "keeps 592 B a step"),
+        (claims("x", Variant("x", update=Update(leaking)), "reference"), "keeps 600 B a step"),
     "a hidden cache":
         (claims("x", Variant("x", guide=hoarding), "reference"), "keeps 7"),
+    "guidance limited to where no step lies":
+        (claims("x", Variant("x", guided_between=(200.0, 300.0)), "limited-guidance"), "guides no step of 20"),
     "half precision where float32 is claimed":
         (claims("x", Variant("x", precision=precision.cast(torch.bfloat16)), "reference"), "float32 in 0 of"),
 }  # fmt: skip

@@ -19,9 +19,10 @@ from sampler import precision, schedule
 from sampler.graphs import Graphed
 from sampler.models import Model
 from sampler.noise import PhiloxNoise
-from sampler.posterior import posterior
+from sampler.posterior import posterior, posterior_of
 from sampler.runtime import one_by_one
-from sampler.variants import LIMITED, Update, Variant, drawn_update
+from sampler.trajectory import dpmpp_2m, spaced
+from sampler.variants import EVERYWHERE, LIMITED, Update, Variant, drawn_update
 from tests.sampler.taped import taped_capture
 
 TICK = Fraction(1)
@@ -174,10 +175,32 @@ def test_slices_of_limited_guidance_hold_its_exact_share_of_guided_steps() -> No
     clock = Clock()
     stage = stage_on(clock)
     arm = stage.arm(Contender("limited", "planted", Variant("limited", guided_between=LIMITED)))
-    guided = [LIMITED[0] <= t / 1000 < LIMITED[1] for t in arm.timesteps]
-    assert sum(guided) == 400
+    assert sum(arm.guided) == 400
     for seed in range(300):  # a guided step calls the network twice: 2 of 5 guided make 7 calls
         assert arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(seed))[0] == Fraction(7, 5)
+
+
+def test_a_slice_of_a_solver_with_memory_reads_what_the_step_before_it_made() -> None:
+    """Wherever the slice lies: its untimed steps make the first estimate, and no timed one is without."""
+    clock, read = Clock(), []
+
+    def watched(state, out, z, row):
+        made = posterior_of(state, out, z, row)
+        read.append((float(row[6]) != 0, None if not read else state.before is read[-1][2], made.before))
+        return made
+
+    stage = stage_on(clock, classes=0, slice_steps=4)
+    row = Contender("remembers", "planted", Variant("remembers", update=Update(lambda: watched, remembers=True)),
+                    lambda model, steps: dpmpp_2m(model.schedule, spaced(model.schedule, 50, "logsnr")))  # fmt: skip
+    arm = stage.arm(row)
+    for seed in range(20):
+        read.clear()
+        arm.time_slice(stage.x, arm.noise(1, 2), clock, random.Random(seed))
+        weighs, true = ([one[i] for one in read] for i in (0, 1))
+        assert len(read) == WARM_STEPS + 4
+        assert not weighs[0]  # nothing was before it
+        assert all(true[1:])
+        assert all(weighs[WARM_STEPS:-1])  # of a path, only the first and the last step have no history
 
 
 def test_what_a_change_between_kinds_of_steps_costs_is_in_no_slice() -> None:
@@ -286,7 +309,7 @@ def test_where_guidance_is_limited_each_kind_of_step_is_timed_by_whole_graphs_to
     assert arm.sampler.conditional.replays == WARM_STEPS + 3
 
 
-@pytest.mark.parametrize(("steps", "between"), [(20, LIMITED), (13, LIMITED), (3, (0.0, 1.0)), (4, (0.0, 1.0))])
+@pytest.mark.parametrize(("steps", "between"), [(20, LIMITED), (13, LIMITED), (3, EVERYWHERE), (4, EVERYWHERE)])
 def test_whole_graphs_are_timed_where_the_steps_make_no_whole_number_of_them(steps: int, between) -> None:
     """More are taken than were asked for, and count as those that were: here every step takes one tick."""
     clock = Clock()
@@ -301,7 +324,7 @@ def test_whole_graphs_are_timed_where_the_steps_make_no_whole_number_of_them(ste
             for length in [1] * single + [5] * several:
                 clock.now += length
                 position += length
-                after(position, x)
+                after(position, x.x)
             return x
 
     way = Variant("five", update=drawn_update, guided_between=between, runtime=lambda step: FiveAtOnce())
@@ -310,7 +333,7 @@ def test_whole_graphs_are_timed_where_the_steps_make_no_whole_number_of_them(ste
         assert arm.time_slice(stage.x, PhiloxNoise(1, range(2)), clock, random.Random(seed)) == (1, 3)
 
 
-@pytest.mark.parametrize(("between", "walks"), [((0.0, 1.0), [3, 0]), (LIMITED, [3, 3])])
+@pytest.mark.parametrize(("between", "walks"), [(EVERYWHERE, [3, 0]), (LIMITED, [3, 3])])
 def test_a_first_call_takes_three_steps_of_each_kind(between, walks: list[int]) -> None:
     """`reduce-overhead` warms up in a first, records in a second, and is ready for the third."""
     taken = [0, 0]

@@ -17,7 +17,7 @@ from bench.update import command, figure, record, sweep, ways
 from bench.update import cost as update_cost
 from bench.update.cost import AGAINST
 from bench.update.record import Point, UpdateCost
-from bench.update.ways import COPY, OWN_NOISE, READS_NOISE, WAYS, Inputs, Way, unavailable, verify
+from bench.update.ways import COPY, MEMORY, OWN_NOISE, READS_NOISE, WAYS, Inputs, Way, unavailable, verify
 from bench.workload import workload
 from kernels import native
 from sampler.errors import UsageError
@@ -45,13 +45,12 @@ def test_a_way_for_another_device_says_so() -> None:
 
 
 def test_bytes_that_cannot_be_avoided() -> None:
-    """x, the output and perhaps the noise in, the next state out, four bytes each."""
-    assert (COPY, OWN_NOISE, READS_NOISE) == (2 * 4, 3 * 4, 4 * 4)
+    """x, the output and perhaps the noise in, the next state out, four bytes each; with memory one more either way."""
+    assert (COPY, OWN_NOISE, READS_NOISE, MEMORY) == (2 * 4, 3 * 4, 4 * 4, 2 * 4)
     for name, way in WAYS.items():
         if name != "copy" and "fed" not in name:
-            assert way.bytes_per_element == (
-                READS_NOISE if name in ("eager", "compiled", "native", "fused") else OWN_NOISE
-            )
+            noise = READS_NOISE if name in ("eager", "compiled", "native", "fused") else OWN_NOISE
+            assert way.bytes_per_element == noise + MEMORY * ("memory" in name)
 
 
 WRONG = {

@@ -17,6 +17,9 @@ CAPABILITIES: dict[str, dict[str, str]] = {
     "guided, noise drawn": {"seed": "*i64", "unconditional": "*fp32"},
     "guided half, drawn, fed": {"seed": "*i64", "conditional": "*bf16", "unconditional": "*bf16", "feed": "*bf16",
                                 "feed_again": "*bf16"},
+    "remembering, noise read": {"z": "*fp32", "before": "*fp32", "x0": "*fp32"},
+    "remembering, drawn, fed": {"seed": "*i64", "conditional": "*bf16", "unconditional": "*bf16", "feed": "*bf16",
+                                "feed_again": "*bf16", "before": "*fp32", "x0": "*fp32"},
     "channels-last half": {"z": "*fp32", "conditional": "*fp16", "plane": "i32"},
 }  # fmt: skip
 _ALWAYS = {"destination": "*fp32", "x": "*fp32", "row": "*fp32", "conditional": "*fp32", "scale": "fp32",

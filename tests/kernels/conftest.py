@@ -31,6 +31,19 @@ def rows() -> Tensor:
 
 
 @pytest.fixture(scope="session")
+def memory_rows() -> Tensor:
+    """[N, 7] float32: rows of solvers with memory; of each five, the first and the last have g = 0."""
+    noise = schedule.linear()
+    fifty = trajectory.spaced(noise, 50)
+    paths = [
+        trajectory.dpmpp_2m(noise, fifty),
+        trajectory.dpmpp_2m_sde(noise, fifty),
+        trajectory.dpmpp_2m_sde(noise, fifty, prediction="v", clip=None),
+    ]
+    return torch.cat([path.tables("cpu")[1][[0, 1, 25, -2, -1]] for path in paths])
+
+
+@pytest.fixture(scope="session")
 def native():
     """The module `kernels.native`, built."""
     from kernels import native

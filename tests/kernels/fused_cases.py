@@ -11,9 +11,9 @@ import torch
 
 from bench.update.ways import WAYS, Inputs, verify
 from kernels import posterior_kernel
-from kernels.fused_posterior import available, fused_normal, fused_posterior, fused_posterior_drawn, fused_posterior_fed
+from kernels.fused_posterior import available, fused_normal, fused_posterior, fused_posterior_drawn
 from sampler.noise import NoiseKey
-from sampler.posterior import Fed, Feed, Guided, posterior
+from sampler.posterior import Feed, Guided, State, posterior, posterior_of
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
@@ -111,26 +111,64 @@ def test_error_against_float64(seed, rows):
     check(fused_posterior(x, out, z, row))
     check(fused_posterior_drawn(x, out, key, row))
     feed = Feed(1 + seed % 2, DTYPES[seed % 3])
-    fed = fused_posterior_fed(feed.of(x), out, key, row)
-    check(fed.state)
-    assert fed.input.dtype is feed.dtype
+    fed = torch.empty_like(feed.of(x))
+    state = fused_posterior_drawn(x, out, key, row, feed=fed)
+    check(state)
     # the interpreter cuts bfloat16 off where the device rounds
     tolerance = 2**-7 if INTERPRETED and feed.dtype is torch.bfloat16 else 0
-    torch.testing.assert_close(fed.input.float(), feed.of(fed.state).input.float(), rtol=tolerance, atol=0)
+    torch.testing.assert_close(fed.float(), feed.of(state).float(), rtol=tolerance, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(40, 50))
 def test_in_place_is_out_of_place(seed, rows):
     case = drawn_case(seed, rows)
     x, out, key, row = case.x, case.out, case.key, case.row
-    expected = fused_posterior_fed(Feed(2, torch.float16).of(x), out, key, row)
-    z, state, fed = key._replace(seed=3).draw(x), x.clone(), Feed(2, torch.float16).of(x.clone())
+    first, fed = Feed(2, torch.float16).of(x), Feed(2, torch.float16).of(x)
+    expected = fused_posterior_drawn(x, out, key, row, feed=first)
+    z, state = key._replace(seed=3).draw(x), x.clone()
     noisy = fused_posterior(x, out, z, row)
     assert fused_posterior(state, out, z, row, state) is state
     assert torch.equal(state, noisy)
-    assert fused_posterior_fed(fed, out, key, row, fed).state is fed.state
-    assert torch.equal(fed.state, expected.state)
-    assert torch.equal(fed.input, expected.input)
+    state = x.clone()
+    assert fused_posterior_drawn(state, out, key, row, state, feed=fed) is state
+    assert torch.equal(state, expected)
+    assert torch.equal(fed, first)
+
+
+@pytest.mark.parametrize("seed", range(50, 65))
+def test_with_memory_it_is_the_definition(seed, rows, memory_rows):
+    """Bit for bit where its noise is given; drawn and fed, it keeps the same estimate; over its own inputs, too."""
+    case, row = drawn_case(seed, rows), memory_rows[seed - 50].to(DEVICE)
+    x, out, key = case.x, case.out, case.key
+    z, before = inputs(x.shape, 2, seed)
+    expected = posterior_of(State(x, before), out, z, row)
+    x0, place = torch.empty_like(x), before.clone()
+    result = fused_posterior(x, out, z, row, before=before, x0=x0)
+    state = x.clone()
+    assert fused_posterior(state, out, z, row, state, before=place, x0=place) is state
+    for found, estimate in ((result, x0), (state, place)):
+        assert torch.equal(found, expected.x)
+        assert torch.equal(estimate, expected.before)
+    place, fed = before.clone(), torch.empty_like(torch.cat([x, x]))
+    drawn = fused_posterior_drawn(x, out, key, row, before=place, x0=place, feed=fed)
+    alone = torch.empty_like(x)
+    assert torch.equal(drawn, fused_posterior_drawn(x, out, key, row, before=before, x0=alone))
+    assert torch.equal(fed, torch.cat([drawn, drawn]))
+    assert torch.equal(place, alone)
+    torch.testing.assert_close(place, expected.before, rtol=0, atol=0)
+
+
+def test_half_a_memory_is_named(memory_rows):
+    x, out, before = inputs((2, 3), 3)
+    row = memory_rows[6].to(DEVICE)
+    with pytest.raises(ValueError, match="before and x0 belong together"):
+        fused_posterior(x, out, x, row, x0=before)
+    with pytest.raises(ValueError, match=r"row must be \[7\]"):
+        fused_posterior(x, out, x, row[:6], before=before, x0=before)
+    with pytest.raises(ValueError, match=r"x0 shares memory .* only before itself"):
+        fused_posterior(x, out, before.clone(), row, torch.empty_like(x), before=before, x0=out)
+    with pytest.raises(ValueError, match="destination shares memory"):
+        fused_posterior(x, out, before.clone(), row, before, before=before, x0=before)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter has no clock to choose by")
@@ -180,9 +218,10 @@ def test_what_is_not_finite_comes_through(bound, row):
         for whole in (out, Guided(out, other, 1.5)):
             result, expected = fused_posterior(x, whole, z, row), posterior(x, whole, z, row)
             torch.testing.assert_close(result, expected, rtol=0, atol=0, equal_nan=True)
-        fed = fused_posterior_fed(Fed(x, torch.empty_like(x, dtype=torch.float16)), Guided(out, other, 1.5), key, row)
+        fed = torch.empty_like(x, dtype=torch.float16)
+        drawn = fused_posterior_drawn(x, Guided(out, other, 1.5), key, row, feed=fed)
         if bad != bad:
-            for tensor in fed:
+            for tensor in (drawn, fed):
                 assert tensor.isnan().nonzero().tolist() == [[0, 3], [0, 299], [1, 0]]
 
 
@@ -217,7 +256,7 @@ def test_misuse_is_named(row):
     with pytest.raises(ValueError, match="seed -1 is outside"):
         fused_posterior_drawn(x, x, key._replace(seed=-1), row)
     with pytest.raises(ValueError, match="input must be contiguous"):
-        fused_posterior_fed(Fed(x, torch.zeros(6, 3, device=DEVICE)), x, key, row)
+        fused_posterior_drawn(x, x, key, row, feed=torch.zeros(6, 3, device=DEVICE))
     out = torch.zeros_like(x)
     for destination in (out, out.view(2, 3)):
         with pytest.raises(ValueError, match="destination shares memory"):

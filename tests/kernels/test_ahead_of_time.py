@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
 NOISE = "noise alone"
 HALF = {"guided half, drawn, fed", "channels-last half"}
-SCALARS = {"row": 5, "sigma": 1, "key": 3}  # loads of one number a program, by what they read
+SCALARS = {"row": 5, "sigma": 1, "key": 3, "g": 1}  # loads of one number a program, by what they read
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -52,14 +52,17 @@ def test_what_the_compiler_makes_of_it(arch, name):
     types, loads, stores = CAPABILITIES[name], kernel.accesses("ld"), kernel.accesses("st")
     halves = sum(types.get(side, "*fp32") != "*fp32" for side in ("conditional", "unconditional"))
     outputs = 1 + ("unconditional" in types)
-    assert loads[128] == 1 + ("z" in types) + outputs - halves, "a load of float32 is not 128 bits wide"
-    assert stores == ({128: 1, 64: 2} if "feed" in types else {128: 1}), "four elements are not stored at once"
+    remembers = "before" in types
+    wide = 1 + ("z" in types) + remembers + outputs - halves
+    assert loads[128] == wide, "a load of float32 is not 128 bits wide"
+    assert stores[128] == 1 + remembers, "four elements are not stored at once"
+    assert stores == ({128: 1 + remembers, 64: 2} if "feed" in types else {128: 1 + remembers})
     key = SCALARS["key"] if draws else 0
     if "plane" in types:
         assert loads[16] == 4  # gathered, element by element
     else:
         assert loads[64] == halves + key, "a load of half precision is not of four elements at once"
-    scalars = SCALARS["row"] + (SCALARS["sigma"] if draws or "z" in types else 0)
+    scalars = SCALARS["row"] + (SCALARS["sigma"] if draws or "z" in types else 0) + SCALARS["g"] * remembers
     assert loads[32] == scalars, "a table is looked up"
     if "feed" in types:
         assert len(re.findall(r"cvt\.rn\.bf16", kernel.ptx)) >= 2, "the network's input is not rounded to nearest"

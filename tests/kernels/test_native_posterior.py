@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sampler.posterior import Guided, posterior
+from sampler.posterior import Guided, State, posterior, posterior_of
 
 given, st = pytest.importorskip("hypothesis").given, pytest.importorskip("hypothesis.strategies")
 NAN, INF = float("nan"), float("inf")
@@ -45,6 +45,59 @@ def test_it_is_the_definition(native, rows, shape, seed, which, scale):
     assert torch.equal(result, posterior(x, out, z, row))
     exact = posterior(x.double(), as_double(out), z.double(), row.double())
     assert bool(((result - exact).abs() <= 5 * 2.0**-24 * magnitude(x, out, z, row)).all())
+
+
+@given(
+    shape=SHAPES,
+    seed=st.integers(0, 2**32),
+    which=st.integers(0, 14),
+    scale=st.sampled_from([None, 2.3]),
+    drawn_inside=st.booleans(),
+)
+def test_with_memory_it_is_the_definition(native, memory_rows, shape, seed, which, scale, drawn_inside):
+    x, out, other, z, before = drawn(shape, seed, 5)
+    out, row = out if scale is None else Guided(out, other, scale), memory_rows[which]
+    ids = torch.arange(shape[0])
+    if drawn_inside:  # held against its own noise, which the update without memory shows
+        still = torch.tensor([0, 0, 0, 0, 1, 1.0])
+        z = native.native_posterior_drawn(x, out, seed, ids, 7, still)
+    expected = posterior_of(State(x, before), out, z, row)
+    if row[6] == 0:
+        before = torch.full_like(before, NAN)  # is not read
+    to, x0, kept = torch.full_like(x, NAN), torch.full_like(x, NAN), before.clone()
+
+    def update(x, to, before, x0):
+        if drawn_inside:
+            return native.native_posterior_drawn(x, out, seed, ids, 7, row, to, before, x0)
+        return native.native_posterior(x, out, z, row, to, before, x0)
+
+    assert update(x, to, before, x0) is to
+    assert torch.equal(before.isnan(), kept.isnan())
+    state = x.clone()
+    update(state, state, before, before)  # in place
+    for result, estimate in ((to, x0), (state, before)):
+        assert torch.equal(result, expected.x)
+        assert torch.equal(estimate, expected.before)
+
+
+def test_memory_of_another_form(native, memory_rows):
+    """A transposed history is copied; half of a memory is named."""
+    x, out, z, before = drawn([2, 3, 8, 8], 3, 4)
+    row, turned = memory_rows[6], before.transpose(2, 3).contiguous().transpose(2, 3)
+    x0 = torch.empty_like(x)
+    expected = posterior_of(State(x, before), out, z, row)
+    assert torch.equal(native.native_posterior(x, out, z, row, None, turned, x0), expected.x)
+    assert torch.equal(x0, expected.before)
+    with pytest.raises(ValueError, match="before and x0 belong together"):
+        native.native_posterior(x, out, z, row, None, before)
+    with pytest.raises(ValueError, match=r"row must hold 7 coefficients \(a, b, c, d, σ, bound, g\)"):
+        native.native_posterior(x, out, z, row[:6], None, before, x0)
+    with pytest.raises(ValueError, match="row must hold 6 coefficients"):
+        native.native_posterior(x, out, z, row)
+    with pytest.raises(ValueError, match="before has the shape"):
+        native.native_posterior(x, out, z, row, None, before[:1], x0)
+    with pytest.raises(ValueError, match="x0 must be contiguous"):
+        native.native_posterior(x, out, z, row, None, before, turned)
 
 
 @pytest.mark.parametrize("guided", [False, True])

@@ -1,5 +1,7 @@
 """What the tuner measures: the kernel behind a sleep, and nothing of what keeps the state; on a made-up device."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -95,7 +97,7 @@ def test_our_kernel_is_tuned_by_that_and_keeps_its_state_outside_of_what_is_time
     pytest.importorskip("triton")
     from kernels import posterior_kernel
 
-    tuner, state, seen = posterior_kernel.posterior, torch.ones(3), []
+    tuner, state, kept, seen = posterior_kernel.posterior, torch.ones(3), torch.ones(3), []
 
     def device_ms(call, quantiles):
         seen.append(state.tolist())
@@ -103,9 +105,13 @@ def test_our_kernel_is_tuned_by_that_and_keeps_its_state_outside_of_what_is_time
         return [1.0, 1.0, 1.0]
 
     monkeypatch.setattr(posterior_kernel, "device_ms", device_ms)
-    monkeypatch.setattr(tuner, "nargs", {"destination": state}, raising=False)  # set when it is called
-    for _ in posterior_kernel.configurations():
-        assert tuner.do_bench(lambda: state.add_(1), quantiles=(0.5, 0.2, 0.8)) == [1.0, 1.0, 1.0]
+    for memory in (None, kept):
+        # set when it is called
+        monkeypatch.setattr(tuner, "nargs", {"destination": state, "x0": memory}, raising=False)
+        for _ in posterior_kernel.configurations():
+            written = [state] if memory is None else [state, memory]
+            call = partial(torch._foreach_add_, written, 1)
+            assert tuner.do_bench(call, quantiles=(0.5, 0.2, 0.8)) == [1.0, 1.0, 1.0]
     assert all(found == [1.0] * 3 for found in seen)
-    assert state.tolist() == [1.0] * 3
+    assert state.tolist() == kept.tolist() == [1.0] * 3
     assert not tuner.restore_value

@@ -11,27 +11,31 @@ from sampler.errors import UsageError
 from sampler.graphs import Graphed, cuda_capture
 from sampler.guidance import Condition
 from sampler.noise import GeneratorNoise, PhiloxNoise
-from sampler.posterior import Fed, posterior
+from sampler.posterior import State, posterior_of
 from sampler.trajectory import ancestral, ddim, spaced
-from sampler.variants import Update, Variant, build, drawn_update, run
+from sampler.variants import LIMITED, Update, Variant, build, drawn_update, run
 from tests.sampler.taped import taped_capture
 
 SHAPE = (2, 1, 6, 6)
 CONDITION = Condition.labels(torch.tensor([0, 1]), 2)
 
 
-def fed_by_definition(x, out, key, row, destination=None):
-    state = posterior(x.state, out, key.draw(x.state), row)
-    fed = torch.cat([state] * (len(x.input) // len(state))).to(x.input.dtype)
+def fed_by_definition(state, out, key, row, destination=None):
+    x, before, _ = posterior_of(state, out, key.draw(state.x), row)
+    made = State(x, before, torch.cat([x] * (len(state.input) // len(x))).to(state.input.dtype))
     if destination is None:
-        return Fed(state, fed)
-    destination.state.copy_(state), destination.input.copy_(fed)
+        return made
+    for part, new in zip(destination.parts, made.parts, strict=True):
+        part.copy_(new)
     return destination
 
 
 UPDATES = {
     "out of place": (drawn_update, guidance.sequential_cfg),
-    "fed, in place": (Update(lambda: fed_by_definition, draws=True, feeds=True, in_place=True), guidance.batched_cfg),
+    "fed, in place": (
+        Update(lambda: fed_by_definition, draws=True, feeds=True, in_place=True, remembers=True),
+        guidance.batched_cfg,
+    ),
 }
 
 
@@ -107,12 +111,10 @@ def test_every_shape_and_dtype_gets_its_own_graph(taped, wavy, schedule):
 
 
 def test_each_stretch_of_guidance_is_a_graph_of_its_own(taped, wavy, schedule):
-    sampler, tapes = taped(guided_between=(0.07, 0.47))
+    sampler, tapes = taped(guided_between=LIMITED)
     trajectory, noise = ancestral(schedule, spaced(schedule, 20)), PhiloxNoise(4, range(2))
     x = start(noise)
-    assert torch.equal(
-        run(sampler, x, trajectory, noise), eager(wavy, trajectory, noise, x, guided_between=(0.07, 0.47))
-    )
+    assert torch.equal(run(sampler, x, trajectory, noise), eager(wavy, trajectory, noise, x, guided_between=LIMITED))
     assert len(tapes) == 2
     assert sampler.guided.replays + sampler.conditional.replays == 20
 

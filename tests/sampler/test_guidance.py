@@ -5,7 +5,7 @@ import torch
 
 from sampler.errors import UsageError
 from sampler.guidance import Condition, batched_cfg, sequential_cfg, unguided
-from sampler.posterior import Guided, combine
+from sampler.posterior import Guided, State, combine
 
 LABELS = torch.tensor([0, 1, 1])
 
@@ -31,7 +31,7 @@ def test_the_formula(guide, scale, wavy, condition, x, t):
     every = t.expand(3)
     conditional, unconditional = wavy(x, every, LABELS), wavy(x, every, torch.full_like(LABELS, 2))
     expected = unconditional + scale * (conditional - unconditional)
-    torch.testing.assert_close(combine(guide(wavy, condition, scale)(x, t)), expected)
+    torch.testing.assert_close(combine(guide(wavy, condition, scale)(State(x), t)), expected)
     assert (conditional - unconditional).abs().max() > 0.1
 
 
@@ -49,18 +49,18 @@ def test_how_often_the_network_is_called(guide, scale, batches, wavy, counted, c
     network = counted(wavy)
     predict = guide(network, condition, scale)
     assert network.batches == []
-    predict(x, t)
+    predict(State(x), t)
     assert network.batches == batches
 
 
 @pytest.mark.parametrize("guide", [sequential_cfg, batched_cfg, unguided])
 def test_scale_1_is_the_condition_alone(guide, wavy, condition, x, t):
-    assert torch.equal(guide(wavy, condition, 1.0)(x, t), wavy(x, t.expand(3), LABELS))
+    assert torch.equal(guide(wavy, condition, 1.0)(State(x), t), wavy(x, t.expand(3), LABELS))
 
 
 @pytest.mark.parametrize("guide", [sequential_cfg, batched_cfg, unguided])
 def test_without_a_condition(guide, wavy, x, t):
-    assert torch.equal(guide(wavy, None, 1.0)(x, t), wavy(x, t.expand(3), None))
+    assert torch.equal(guide(wavy, None, 1.0)(State(x), t), wavy(x, t.expand(3), None))
 
 
 @pytest.mark.parametrize("guide", [sequential_cfg, batched_cfg])
@@ -76,8 +76,8 @@ def test_an_embedding_conditions_too(unet, x, t, relative_error):
     with torch.no_grad():
         embedded = Condition(unet.label(by_label.value), unet.label(by_label.null))
         for guide, scale in ((unguided, 1.0), (sequential_cfg, 1.0), (sequential_cfg, 3.0), (batched_cfg, 3.0)):
-            expected = combine(guide(unet, by_label, scale)(images, t))
-            assert relative_error(combine(guide(unet, embedded, scale)(images, t)), expected) < 1e-5
+            expected = combine(guide(unet, by_label, scale)(State(images), t))
+            assert relative_error(combine(guide(unet, embedded, scale)(State(images), t)), expected) < 1e-5
 
 
 def test_halves_in_half_precision_are_combined_in_float32():

@@ -166,6 +166,24 @@ def test_whatever_was_lost_or_damaged_is_drawn_again(made, copy):
     assert generate(copy) == made[1]
 
 
+def test_a_solver_with_memory_makes_one_set_too(tmp_path, monkeypatch):
+    """Killed between two network calls and gone on with: each picture's history is its own."""
+    solver = {"sampler": "dpm++2m-sde", "steps": 4, "spacing": "logsnr"}
+    whole = generate(tmp_path / "whole", **solver)
+    (tmp_path / "part").mkdir()
+    generate(tmp_path / "part", count=16, **solver)
+    (tmp_path / "part" / next(name for name in whole if name.endswith("3.png"))).unlink()
+    assert generate(tmp_path / "part", **solver) == whole
+    assert read_manifest(tmp_path / "part")["set"] == read_manifest(tmp_path / "whole")["set"]
+    other = generate(tmp_path / "other", **{**solver, "spacing": "trailing"})
+    assert other != whole
+
+
+def test_a_set_that_would_not_be_guided_is_refused(tmp_path, capsys):
+    said = refused(capsys, words(tmp_path / "set", guidance=2, steps=1, variant="limited-guidance"))
+    assert "guides where 0.24 < σ <= 2.92 alone, and that is no step of 1; take more steps, or a variant" in said
+
+
 def test_what_is_there_is_not_drawn_again(made, copy, monkeypatch):
     drawn = []
     group = drawing.Source.group

@@ -8,17 +8,18 @@ import torch
 from torch import nn
 
 from sampler import graphs, guidance, precision, runtime
+from sampler import schedule as schedules
 from sampler.errors import UsageError
 from sampler.guidance import Condition
 from sampler.noise import GeneratorNoise, PhiloxNoise
-from sampler.posterior import posterior
+from sampler.posterior import State, posterior
 from sampler.trajectory import ancestral, spaced
 from sampler.variants import (
-    LIMITED,
     REFERENCE,
     VARIANTS,
     Variant,
     build,
+    check_guided,
     compiled_update,
     drawn_update,
     fused_drawn_update,
@@ -58,7 +59,7 @@ def test_a_process_holds_more_compiled_updates_than_dynamo_keeps_of_one(monkeypa
     row = torch.tensor([1.1, 0.4, 0.2, 0.7, 0.3, 1.0])
     for size in range(2, 12):  # a piece for each shape
         x, out, z = torch.randn(3, 2, 1, size, size, generator=torch.Generator().manual_seed(size)).unbind()
-        assert torch.equal(compiled_update.load()(x, out, z, row), posterior(x, out, z, row))
+        assert torch.equal(compiled_update.of_states()(State(x), out, z, row).x, posterior(x, out, z, row))
 
 
 def states(way, network, trajectory, noise, dtype=torch.float32, device="cpu", scale=SCALE):
@@ -143,7 +144,7 @@ def test_on_a_gpu(name, unet, trajectory, noise, exact):
     first = run(sampler, start, trajectory, noise)  # compiles, tunes and captures
     with torch.inference_mode(), sampler.context():
         x = start.clone()
-        state = sampler.feed.of(x) if sampler.feed else x
+        state = State(x, input=sampler.feed.of(x) if sampler.feed else None)
         legs = sampler.legs(trajectory, noise, x)
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -151,7 +152,7 @@ def test_on_a_gpu(name, unet, trajectory, noise, exact):
                 state = walk(state, leg, lambda i, x: None)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        torch.testing.assert_close(runtime.state_of(state), first, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(state.x, first, rtol=1e-2, atol=1e-2)
     expected = exact(way)[-1:]
     plain = Variant("plain", guided_between=way.guided_between)
     single = errors(states(plain, network, trajectory, noise, device="cuda")[-1:], expected)
@@ -190,8 +191,28 @@ def test_a_compiled_step_is_compiled_once(name, schedule):
         actual, expected = (run(sampler, start, trajectory, noise) for sampler in (fast, slow))
         tolerance = 5e-2 if name in HALF else 1e-4
         torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
-    steps = 1 if VARIANTS[name].guided_between == (0.0, 1.0) else 2  # guided, and not
+    steps = 1 if VARIANTS[name].guides_everywhere else 2  # guided, and not
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == steps
+
+
+@pytest.mark.parametrize("noise_schedule", [schedules.linear(), schedules.cosine(), schedules.linear(100)])
+def test_limited_guidance_lies_at_its_noise_levels_on_any_schedule(noise_schedule):
+    """Near (0.28, 2.9], as far as the schedule goes; whatever the spacing of its steps."""
+    levels = noise_schedule.noise_levels
+    for steps, spacing in ((noise_schedule.steps, "trailing"), (50, "karras")):
+        path = ancestral(noise_schedule, spaced(noise_schedule, steps, spacing))
+        on = VARIANTS["limited-guidance"].guides(path)
+        guided = [float(levels[t]) for t, yes in zip(path.timesteps, on, strict=True) if yes]
+        assert min(guided) == pytest.approx(0.28, abs=0.1)
+        assert max(guided) == pytest.approx(min(2.9, float(levels[-1])), abs=0.5)
+
+
+def test_no_guided_step_is_told(schedule):
+    few = ancestral(schedule, spaced(schedule, 1))
+    with pytest.raises(UsageError, match=r"'limited-guidance' guides where 0\.24 < σ <= 2\.92 alone, .* no step of 1"):
+        check_guided(VARIANTS["limited-guidance"], few, SCALE)
+    check_guided(VARIANTS["limited-guidance"], few, 1.0)  # none was asked for
+    check_guided(REFERENCE, few, SCALE)
 
 
 def test_limited_guidance_calls_twice_at_middle_levels_only(schedule, wavy, counted, recorded):
@@ -202,7 +223,6 @@ def test_limited_guidance_calls_twice_at_middle_levels_only(schedule, wavy, coun
     start, calls = noise.draw(1000, torch.empty(2, 1, 4, 4)), []
     sampler = build(VARIANTS["limited-guidance"], network, condition, SCALE)
     run(sampler, start, trajectory, noise, after_step=lambda i, x: calls.append(len(network.batches)))
-    assert LIMITED == (0.07, 0.47)
     assert calls == [1, 2, 4, 6, 8, 9, 10]
 
     always = build(REFERENCE, wavy, condition, SCALE)
@@ -354,9 +374,9 @@ def test_seams_that_fit_are_not_refused():
     Variant("captured", update=fused_drawn_update, runtime=graphs.graphed, needs="cuda")
 
 
-@pytest.mark.parametrize("interval", [(0.5, 0.5), (0.7, 0.2), (-0.1, 0.5), (0.0, 1.1), (float("nan"), 1.0)])
+@pytest.mark.parametrize("interval", [(0.5, 0.5), (0.7, 0.2), (-0.1, 0.5), (float("nan"), 1.0)])
 def test_an_interval_of_guidance_must_be_one(interval):
-    with pytest.raises(UsageError, match=r"variant 'odd': guided_between .* is no interval in 0…1"):
+    with pytest.raises(UsageError, match=r"variant 'odd': guided_between .* is no interval of noise levels"):
         Variant("odd", guided_between=interval)
 
 

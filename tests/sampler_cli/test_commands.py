@@ -31,6 +31,11 @@ MISTAKES = {
     "not a number": (["grid", "--out", "x.png", "--steps", "many"], "many"),
     "unknown variant": (["grid", "--out", "x.png", "--variant", "batched-cgf"], "did you mean 'batched-cfg'"),
     "unknown sampler": (["grid", "--out", "x.png", "--sampler", "ddmi"], "did you mean 'ddim'"),
+    "unknown spacing": (["grid", "--out", "x.png", "--spacing", "logsrn"], "did you mean 'logsnr'"),
+    "no step is guided": (
+        ["grid", "--out", "x.png", "--variant", "limited-guidance", "--steps", "1"],
+        "and that is no step of 1",
+    ),
     "unknown model": (["grid", "--out", "x.png", "--model", "fashion-mnits"], "did you mean 'fashion-mnist'"),
     "unknown device": (["grid", "--out", "x.png", "--device", "gpu"], "'cpu'|cpu, cuda"),
     "label too large": (["grid", "--out", "x.png", "--labels", "3-12"], "3-12 is outside 0-9"),

@@ -13,7 +13,7 @@ from sampler.errors import UsageError
 from sampler.generate import sample
 from sampler.guidance import Condition, batched_cfg, sequential_cfg
 from sampler.noise import GeneratorNoise
-from sampler.posterior import combine
+from sampler.posterior import State, combine
 from sampler.signal import GaussianMixtureDenoiser
 from sampler.variants import variant
 
@@ -161,7 +161,7 @@ def test_guidance_in_closed_form(guide):
     network = GaussianMixtureDenoiser(MEANS, std, WEIGHTS, SCHEDULE)
     x = torch.randn(6, 1, 1, 2, generator=generator(), dtype=torch.float64)
     labels = torch.arange(6) % 3
-    out = combine(guide(network, Condition.labels(labels, network.null_label), s)(x, torch.tensor([t])))
+    out = combine(guide(network, Condition.labels(labels, network.null_label), s)(State(x), torch.tensor([t])))
     alpha = SCHEDULE.alphas_cumprod[t]
     v = alpha * std**2 + 1 - alpha
     apart = ((x.flatten(1)[:, None] - alpha.sqrt() * MEANS) ** 2).sum(-1)

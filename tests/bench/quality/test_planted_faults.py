@@ -148,5 +148,5 @@ def test_tables_are_compared_to_the_last_bit(model) -> None:
     assert compare_tables(path, full_path(model, 10)) == ""
     rows = path.rows.clone()
     rows[4, 2] = torch.nextafter(rows[4, 2], torch.tensor(9.0, dtype=torch.float64))
-    other = type(path)(path.name, path.timesteps, rows, path.train_steps)
+    other = replace(path, rows=rows)
     assert f"c at timestep {path.timesteps[4]}" in compare_tables(other, path)

@@ -1,21 +1,22 @@
 """Layer 1: rows that only round differently pass, and a fault planted in each seam is caught by it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.__main__ import main
 from bench.quality import divergence
 from bench.quality.same_noise import Divergence, SameNoise
 from bench.workload import workload
-from sampler import guidance, precision, schedule
+from sampler import guidance, precision, runtime, schedule
 from sampler.guidance import Condition
 from sampler.models import Model
-from sampler.posterior import Guided, posterior
-from sampler.trajectory import Trajectory, ancestral, spaced
-from sampler.variants import VARIANTS, Update, Variant, build
+from sampler.posterior import Guided, State, posterior, posterior_of
+from sampler.trajectory import Trajectory, ancestral, dpmpp_2m, spaced
+from sampler.variants import LIMITED, VARIANTS, Update, Variant, build
 
 STEPS, BATCH, SCALE = 12, 3, 3.0
 
@@ -136,7 +137,7 @@ def test_a_fault_in_any_seam_is_caught(name: str, path) -> None:
 def test_a_coefficient_off_in_the_sixth_digit_is_caught_exactly(path) -> None:
     rows = path.rows.clone()
     rows[5, 2] *= 1 + 1e-6
-    found = judged(VARIANTS["reference"], Trajectory(path.name, path.timesteps, rows, path.train_steps), path)
+    found = judged(VARIANTS["reference"], replace(path, rows=rows), path)
     assert f"its table differs from the declared one: c at timestep {path.timesteps[5]}" in found.fault
 
 
@@ -153,6 +154,71 @@ def test_a_reference_that_does_not_repeat_is_the_finding(path) -> None:
 def test_nan_is_outside_every_bound(path) -> None:
     broken = Variant("fault", update=Update(lambda: lambda x, out, z, row: posterior(x, out, z, row) * float("nan")))
     assert judged(broken, path).fault
+
+
+# Solvers with memory
+
+
+def remembering(path):
+    return dpmpp_2m(schedule.linear(), path.timesteps)
+
+
+def never_stored(state, out, z, row):
+    """Reads a history that nobody writes."""
+    return State(posterior_of(state, out, z, row).x, state.before)
+
+
+def of_the_last_picture():
+    """At each step hands on the estimate that it made there for the picture before this one."""
+    kept: dict[float, Tensor] = {}
+
+    def apply(state, out, z, row):
+        made = posterior_of(state, out, z, row)
+        earlier = kept.get(float(row[0]), made.before)
+        kept[float(row[0])] = made.before
+        return State(made.x, earlier)
+
+    return apply
+
+
+def walks_that_remember_alone(step):
+    """Each kind of step (guided or not) goes on from what it kept itself."""
+    walk, kept = runtime.eager(step), {}
+
+    def own(state, leg, after):
+        state = walk(State(state.x, kept.get("before", state.before)), leg, after)
+        kept["before"] = state.before
+        return state
+
+    return own
+
+
+FORGETFUL = {
+    "never stored": Variant("fault", update=Update(lambda: never_stored, remembers=True)),
+    "the last picture's": Variant("fault", update=Update(of_the_last_picture, remembers=True)),
+    "not handed from one kind of step to the other": Variant(
+        "fault", runtime=walks_that_remember_alone, guided_between=LIMITED
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGETFUL)
+def test_a_history_that_is_not_this_pictures_is_caught(name: str, path) -> None:
+    assert "layer 1 (same noise): at timestep" in judged(FORGETFUL[name], remembering(path)).fault
+
+
+@pytest.mark.parametrize("name", ["reference", "batched-cfg", "limited-guidance", "native-update"])
+def test_rows_that_remember_pass(name: str, path) -> None:
+    found = judged(VARIANTS[name], remembering(path))
+    assert found.fault == ""
+    assert found.repeats
+
+
+def test_a_table_without_memory_is_not_one_with_it(path) -> None:
+    assert (
+        "its table has no column g, and the declared one a"
+        in judged(VARIANTS["reference"], path, remembering(path)).fault
+    )
 
 
 def test_the_command_compares_rows_and_draws(tmp_path, capsys) -> None:

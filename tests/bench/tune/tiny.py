@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from bench.contenders import Contender
 from bench.tune.space import CONTENDERS as SPACE
 from sampler import Model, linear
+from sampler.posterior import State
 from sampler.variants import Variant, native_drawn_update
 
 STEPS = 120  # more than the last of them lives
@@ -32,11 +33,11 @@ def make() -> Model:
 def _half_done(step):
     """Takes every other step and hands the state on in between: twice as fast, and wrong."""
 
-    def walk(x, leg, after):
+    def walk(state, leg, after):
         for i, (timestep, t, row) in enumerate(zip(leg.timesteps, leg.ts.split(1), leg.rows.unbind(), strict=True)):
-            x = step(x, leg.noise(timestep, x), t, row) if i % 2 else x
-            after(leg.first + i, x)
-        return x
+            state = step(state, leg.noise(timestep, state.x), t, row) if i % 2 else state
+            after(leg.first + i, state.x)
+        return state
 
     return walk
 
@@ -44,9 +45,9 @@ def _half_done(step):
 def _leaks():
     native, kept = native_drawn_update.load(), []
 
-    def apply(x: Tensor, *of_a_step) -> Tensor:
-        kept.append(x.clone())
-        return native(x, *of_a_step)
+    def apply(state: State, *of_a_step) -> State:
+        kept.append(state.x.clone())
+        return native(state, *of_a_step)
 
     return apply
 
@@ -54,7 +55,7 @@ def _leaks():
 def _fails_late():
     native, taken = native_drawn_update.load(), 0
 
-    def apply(*of_a_step) -> Tensor:
+    def apply(*of_a_step) -> State:
         nonlocal taken
         taken += 1
         if taken > FAILS_AFTER:
