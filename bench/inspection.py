@@ -32,6 +32,7 @@ from sampler.models import Model, load_model
 from sampler.noise import PhiloxNoise
 from sampler.posterior import State
 from sampler.runtime import AfterStep, Leg
+from sampler.variants import check_guided
 
 FORESEE_FROM = 32  # images at once; below, a machine that can load the network can run it
 STEPS = (6, 12)  # at which the peak is metered, to see what a step adds
@@ -39,6 +40,10 @@ POINT_STEPS, LARGE_BATCH = 2, 64  # at other batches
 STRETCHES, STRETCH = 10, 20  # over which the pace of a row is taken, and steps of each
 TRIES, NEARLY = 4, 0.9  # at the largest batch within a limit, and how full it should be then
 PROFILED_STEPS = 10  # of any ten evenly spread steps, limited guidance (40 % of the path) guides exactly four
+
+
+class Unfit(Exception):
+    """What a row is about does not occur in this workload: it can be neither right nor wrong."""
 
 
 class Inspection:
@@ -59,6 +64,7 @@ class Inspection:
         start = time.perf_counter()
         with self.meter.watch() as loading:
             model = self.model = load_model(self.workload.model, self.workload.device)
+            self._check_fit(model)
         self.tally = Tally(model.network, torch.cuda.CUDAGraph if model.device.type == "cuda" else None)
         mark_network(model.network)
         self._watch_layouts(model.network)
@@ -170,6 +176,13 @@ class Inspection:
                   findings=[list(f) for f in findings])  # fmt: skip
         self.emit(event="profile", row=self.contender.name, steps=loop.steps,
                   guided=sum(self.arm.guided[i] for i in positions), **profile.json())  # fmt: skip
+
+    def _check_fit(self, model: Model) -> None:
+        """Unfit where guidance is limited to noise levels at which the few steps of a short path never are."""
+        try:
+            check_guided(self.contender.variant, self.contender.path(model, self.workload.steps), self.workload.guidance)
+        except UsageError as error:
+            raise Unfit(str(error)) from None
 
     def _guided_steps(self) -> int | None:
         """Of the row's own path, where it limits guidance, and there is any."""

@@ -18,7 +18,7 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # before anybody as
 
 from bench import child, memory
 from bench.contenders import CONTENDERS
-from bench.inspection import Inspection
+from bench.inspection import Inspection, Unfit
 from bench.planted import planted
 from sampler import strict_json as json
 from sampler.errors import in_one_line
@@ -70,6 +70,9 @@ def _inspect(task: dict, order: dict, emit) -> None:
             emit(event="doing", text=f"inspecting {contender.name}, {look.replace('_', ' ')}", row=contender.name,
                  phase=PHASES.get(look, "look"))  # fmt: skip
             getattr(inspection, look)()
+    except Unfit as why:
+        emit(event="unavailable", row=contender.name, message=str(why))
+        return
     except Exception as error:  # any fault of a contender is its row's, not the run's
         message, too_large = in_one_line(error), memory.is_out_of_memory(error)
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that were made until then

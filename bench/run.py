@@ -146,9 +146,7 @@ def _measure(job: Measurement, able: list[str], say, plant: str | None) -> None:
     workload = job.workload
     task: dict[str, Any] = {"workload": workload.json(), "plant": plant}
 
-    if able == [REFERENCE]:
-        why = "nothing to be compared with: no other row asked for can run here"
-        job.keep({"event": "unavailable", "row": REFERENCE, "message": why})
+    if not _compared(job, able):
         return
     missing, alone = _not_inspected(job, able), () if job.of("roof") else ALONE
     if missing or alone:
@@ -156,12 +154,23 @@ def _measure(job: Measurement, able: list[str], say, plant: str | None) -> None:
         inspect_rows(job, missing, task, say, alone=alone)
     if job.of("error", REFERENCE):
         raise UsageError(f"the reference itself failed: {job.row(REFERENCE).reason}")
-    time_rows(job, able, task, say)
+    if fit := _compared(job, able):
+        time_rows(job, fit, task, say)
+
+
+def _compared(job: Measurement, able: list[str]) -> list[str]:
+    """The rows that can be timed; none where the reference is alone among them, and that is kept."""
+    fit = [n for n in able if not job.of("unavailable", n)]
+    if fit != [REFERENCE]:
+        return fit
+    why = "nothing to be compared with: no other row asked for can run here"
+    job.keep({"event": "unavailable", "row": REFERENCE, "message": why})
+    return []
 
 
 def _not_inspected(job: Measurement, able: list[str]) -> list[str]:
     """The rows whose inspection has not come to its end; what was begun of one in a broken off run is begun anew."""
-    seen = {e["row"] for e in (*job.of("inspected"), *job.of("error"))}
+    seen = {e["row"] for e in (*job.of("inspected"), *job.of("error"), *job.of("unavailable"))}
     missing = [n for n in able if n not in seen]
     for name in missing if job.of("resumed") else ():
         job.keep({"event": "again", "row": name, "process": INSPECTION})
@@ -205,7 +214,9 @@ def _take(job: Measurement, event: dict[str, Any], process: int, label: str, say
     if kind == "done" or (kind == "error" and job.of("error", event["row"])):
         return
     job.keep({**event, "process": process})
-    if kind == "error":
+    if kind == "unavailable":
+        say(f"{event['row']} is left out: {event['message']}")
+    elif kind == "error":
         say(f"{event['row']} failed: {event['message']}")
     elif kind == "again":
         say(f"{event['row']} is tried once more, alone: {event['message']}")
