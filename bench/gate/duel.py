@@ -31,10 +31,16 @@ class Couples:
     this_row: str = ""  # the row that 'this' runs, where it is not the base's (to calibrate the gate itself)
     _turn: int = field(default=0)
 
-    def pair(self, row: str, calls: int) -> Pair:
-        """One pair of the next couple: same core, same seed, order by a fair coin."""
-        couple = self._turn % len(self.base)
-        self._turn += 1
+    @property
+    def next(self) -> int:
+        """The couple whose turn it is."""
+        return self._turn % len(self.base)
+
+    def pair(self, row: str, calls: int, couple: int | None = None) -> Pair:
+        """One pair of a couple, the next one or that asked for: same core, same seed, order by a fair coin."""
+        if couple is None:
+            couple = self.next
+            self._turn += 1
         core = self.rng.choice(self.cores) if self.cores else None
         base_first, seed = self.rng.random() < 0.5, self.rng.getrandbits(48)
         base, this = self.base[couple], self.this[couple]

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.gate.duel import Couples, build_all, calls_for, cores_to_draw_from, deadline, is_decided, judge
 from bench.gate.thresholds import Limits, Thresholds
-from bench.gate.verdict import GateResult, RowResult
+from bench.gate.verdict import GateResult, Pair, RowResult
 from bench.gate.worker import Side, Worker, WorkerFault, WorkerLost, due_s, start_all, stop_all
 from bench.sequential_test import Rule
 from sampler.errors import UsageError, unknown
@@ -99,17 +99,8 @@ def _measure(job: Job, result: GateResult, started: list[list[Worker]], say) -> 
             row.rule = row.limits.rule(len(able), call_s)
 
     couples = Couples(base, this, cores, rng)
-    # the base's own workers, half against half: processes that differ as those of the two sides do
-    half = len(base) // 2
-    halves = Couples(base[:half] or base, base[half : 2 * half] or base, cores, rng)
     control = result.control = _control(judged, able)
-
-    def beside() -> None:
-        if not control.problem:
-            try:
-                control.add(halves.pair(control.name.removesuffix(CONTROL), control.calls))
-            except (WorkerFault, ValueError) as fault:
-                control.problem = f"the base could not be timed against itself: {fault}"
+    beside = Beside(control, next(r for r in judged if r.name == control.name.removesuffix(CONTROL)), couples)
 
     with _spent(result, "timing"):
         judge(couples, judged, deadline(job.budget_s), lambda r: is_decided(r, job.ratchet), beside=beside, say=say)
@@ -121,6 +112,46 @@ def _measure(job: Job, result: GateResult, started: list[list[Worker]], say) -> 
             if not row.problem:
                 say(f"inspecting {row.name}")
                 _inspect(row, base[0], this[0])
+
+
+class Beside:
+    """The control arm: once a round the base's own workers, half against half, as processes of two sides differ.
+
+    This side's do the same, of which nothing is kept: a worker that has just run finds its caches as it left them, so
+    both sides must run equally often; and of neither do those run whose turn is next.
+    """
+
+    def __init__(self, control: RowResult, row: RowResult, couples: Couples):
+        self.control, self.row, self.couples = control, row, couples
+        self.half = len(couples.base) // 2
+
+    def __call__(self) -> None:
+        rng, half = self.couples.rng, self.half
+        couple = rng.choice([j for j in range(half) if half == 1 or j != self.couples.next % half] or [0])
+        sides = [self._base, self._this]
+        rng.shuffle(sides)
+        for side in sides:
+            side(couple)
+
+    def _pair(self, workers: Sequence[Worker], couple: int) -> Pair:
+        halves = workers[: self.half] or workers, workers[self.half : 2 * self.half] or workers
+        return Couples(*halves, self.couples.cores, self.couples.rng).pair(self.row.name, self.control.calls, couple)
+
+    def _base(self, couple: int) -> None:
+        if self.control.problem:
+            return
+        try:
+            self.control.add(self._pair(self.couples.base, couple))
+        except (WorkerFault, ValueError) as fault:
+            self.control.problem = f"the base could not be timed against itself: {fault}"
+
+    def _this(self, couple: int) -> None:
+        if self.row.problem:
+            return
+        try:
+            self._pair(self.couples.this, couple)
+        except WorkerFault as fault:
+            self.row.problem = f"raised while it was timed: {fault}"
 
 
 def _inspect(row: RowResult, base: Worker, this: Worker) -> None:

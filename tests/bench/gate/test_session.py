@@ -55,6 +55,29 @@ def test_nothing_changed_passes_without_fresh_processes(monkeypatch) -> None:
     assert len(found.workers) == 2 * session.WORKERS
 
 
+class Remembering(FakeWorker):
+    """On a machine whose caches favour whoever ran a moment ago."""
+
+    def __init__(self, side, ran: list, rows: dict):
+        super().__init__(side, FakeMachine(), rows)
+        self.ran = ran
+
+    def ask(self, timeout_s: float = 0.0, **request) -> dict:
+        answer = super().ask(timeout_s, **request)
+        gain = 0.9 if any(worker is self for worker in self.ran[-3:]) else 1.0
+        self.ran.append(self)
+        return {**answer, **{clock: gain * answer[clock] for clock in ("cpu_s", "wall_s")}}
+
+
+def test_the_control_arm_warms_the_caches_of_neither_side(monkeypatch) -> None:
+    for name in ROWS:
+        ran: list[FakeWorker] = []
+        found = gated(monkeypatch, lambda side, _, ran=ran: Remembering(side, ran, same()[0]), rows=[name])
+        assert verdicts(found) == {name: PASS}
+        by_side = [sum(worker.side == side for worker in ran) for side in (BASE, THIS)]
+        assert by_side[0] == by_side[1]
+
+
 def test_a_slow_launch_that_fresh_processes_do_not_show_is_unsure(monkeypatch) -> None:
     """The lottery of one launch: the first processes of this side are slow, fresh ones are not."""
     machine = FakeMachine()
