@@ -83,11 +83,19 @@ def _stop(sentence: str) -> NoReturn:
 def _once_more(unraisable: "sys.UnraisableHookArgs") -> None:
     """A Ctrl-C that came where nothing can be raised (in a finalizer, in a callback) is heard a moment later."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        again = threading.Timer(LATER_S, _thread.interrupt_main)
+        again = threading.Timer(LATER_S, _interrupt)
         again.daemon = True
         again.start()
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _interrupt() -> None:
+    """A real signal, which ends a wait too: `interrupt_main` is seen only when the main thread runs again."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def say(sentence: str) -> None:

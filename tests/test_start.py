@@ -63,7 +63,7 @@ LOST = """
     start.begin("__main__", "stopped")
     def main():
         Finalized()
-        time.sleep(100)
+        time.sleep(100_000)
     start.finish(main, "stopped")
 """
 SAYS = 'print("ready", flush=True); time.sleep(100)'

@@ -154,6 +154,7 @@ def one_step_called_the_reference() -> dict[str, Point]:
             plan.points().items()}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_shipped_pictures_are_taken_over_only_where_the_first_of_them_are_drawn_alike(tmp_path: Path) -> None:
     few, wanted = one_step_called_the_reference()[plan.REFERENCE], {plan.REFERENCE: 40}
     drawing.draw(one_step_called_the_reference, [*wanted.items()], tmp_path / "drawn", 1)
