@@ -31,9 +31,9 @@ test: $(VENV)/installed  ## the quick tests, without a GPU
 	$(BIN)/python -m pytest tests -m "not slow and not long and not gpu and not extra"
 
 test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs, tables of own models), without a GPU
-	$(BIN)/python -m pytest tests -m "slow and not gpu and not extra"
+	$(BIN)/python -m pytest tests -m "slow and not long and not gpu and not extra"
 
-test-long: $(VENV)/installed  ## peers over 1,000 steps, two ranks, twelve ways of being started: many minutes
+test-long: $(VENV)/installed  ## rows that hang, peers, every command in a clean checkout, ways of being started: half an hour
 	$(BIN)/python -m pytest tests -m "long and not gpu and not extra"
 
 test-extra: $(VENV)/installed-dev  ## looks at the report in Chromium, where one is installed (apt-get install chromium)

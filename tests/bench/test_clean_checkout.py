@@ -60,7 +60,7 @@ def test_every_place_that_a_command_writes_to_is_ignored() -> None:
 
 
 @needs_git
-@pytest.mark.slow
+@pytest.mark.long
 def test_git_status_is_clean_after_every_command(tmp_path: Path) -> None:
     def git(*words: str, where: Path = tmp_path) -> str:
         return subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(where), *words],

@@ -207,7 +207,7 @@ def test_a_model_without_labels_goes_through_to_a_table(tmp_path):
     assert "without guidance this row is the same as 'reference'" in done.stdout.replace("\n", " ")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_unet_saved_by_diffusers_goes_through_to_a_full_table(tmp_path):
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)
@@ -242,7 +242,7 @@ def compiled_half_is_nan(model: str) -> bool:
         return not torch.compile(network, dynamic=False)(x, t).isfinite().all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_unet_of_denoising_diffusion_pytorch_goes_through_to_a_full_table(tmp_path):
     pytest.importorskip("einops")
     (tmp_path / "theirs.py").write_text(UNET)

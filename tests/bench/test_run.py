@@ -117,6 +117,7 @@ HANGS = {
 }
 
 
+@pytest.mark.long
 def test_rows_that_never_answer_are_red_with_their_sentence_and_all_others_are_measured() -> None:
     asked = replace(TINY, patience_s=30.0)  # what takes milliseconds may take some seconds on a busy machine
     job = measure(asked, ["batched-cfg", *HANGS, "ddim"], plant=PLANT)
