@@ -33,7 +33,7 @@ test: $(VENV)/installed  ## the quick tests, without a GPU
 test-slow: $(VENV)/installed  ## the slow tests (compilers, whole runs, tables of own models), without a GPU
 	$(BIN)/python -m pytest tests -m "slow and not long and not gpu and not extra"
 
-test-long: $(VENV)/installed  ## rows that hang, peers, every command in a clean checkout, ways of being started: half an hour
+test-long: $(VENV)/installed  ## rows that hang, peers, every command in a clean checkout, ways of starting: half an hour
 	$(BIN)/python -m pytest tests -m "long and not gpu and not extra"
 
 test-extra: $(VENV)/installed-dev  ## looks at the report in Chromium, where one is installed (apt-get install chromium)

@@ -179,8 +179,9 @@ class Inspection:
 
     def _check_fit(self, model: Model) -> None:
         """Unfit where guidance is limited to noise levels at which the few steps of a short path never are."""
+        path = self.contender.path(model, self.workload.steps)
         try:
-            check_guided(self.contender.variant, self.contender.path(model, self.workload.steps), self.workload.guidance)
+            check_guided(self.contender.variant, path, self.workload.guidance)
         except UsageError as error:
             raise Unfit(str(error)) from None
 

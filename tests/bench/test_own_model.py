@@ -188,7 +188,8 @@ def full_table(done: subprocess.CompletedProcess, folder: Path, left_out: list[s
             assert (row.status, row.reason) == ("red", "its pictures hold NaN or infinity")
         else:
             assert row.status == "grey"
-            assert re.match("needs CUDA|.*without guidance this row is the same as|.*bfloat16|.* is no step of 1;", row.reason)
+            why = "needs CUDA|.*without guidance this row is the same as|.*bfloat16|.* is no step of 1;"
+            assert re.match(why, row.reason)
             assert row.reason in lines[row.name]
 
 
